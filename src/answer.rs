@@ -1,0 +1,226 @@
+//! The response to a request that was not admitted, for HTTP and for gRPC.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_TYPE, ORIGIN,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+
+use crate::gate::GateInner;
+use crate::offer::Offer;
+use crate::price::Price;
+use crate::refusal::Refusal;
+use crate::sale::Sold;
+
+/// The error behind a refusal of class 5xx. It stands in the extensions of the
+/// response, for a layer above the gate to log; the client never sees it.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A refusal with what caused it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    cause: Option<Cause>,
+}
+
+impl Refused {
+    pub(crate) fn because(refusal: Refusal, cause: impl StdError + Send + Sync + 'static) -> Self {
+        Self { refusal, cause: Some(Cause(Arc::new(cause))) }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, cause: None }
+    }
+}
+
+/// A CORS preflight: a browser's question that carries no credential.
+pub(crate) fn is_preflight(head: &Parts) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(ORIGIN)
+        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The answer to a preflight where no CORS layer gives a better one.
+pub(crate) fn preflight() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+fn is_grpc(head: &Parts) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    head.method == Method::POST && content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// Renders a refusal, with the challenge where there is one.
+pub(crate) fn respond(
+    gate: &GateInner,
+    head: &Parts,
+    refused: Refused,
+    sold: Option<&Sold>,
+) -> Response<Bytes> {
+    let Refused { refusal, cause } = refused;
+    let mut response =
+        if is_grpc(head) { trailers_only(&refusal) } else { problem(gate, head, &refusal, sold) };
+
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(sold) = sold {
+        headers.insert(WWW_AUTHENTICATE, sold.challenge.to_header_value());
+    } else if refusal.status() == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("L402"));
+    }
+    if let Some(wait) = refusal.retry_after() {
+        // Rounded up, so that whoever waits that long does not come early.
+        headers.insert(
+            RETRY_AFTER,
+            wait.as_millis().div_ceil(1000).min(3600).to_string().parse().expect("digits"),
+        );
+    }
+    if head.headers.contains_key(ORIGIN) {
+        headers
+            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("WWW-Authenticate, Retry-After"));
+    }
+    response.extensions_mut().insert(refusal);
+    if let Some(cause) = cause {
+        response.extensions_mut().insert(cause);
+    }
+    response
+}
+
+/// A gRPC response without a body: the status stands in the headers.
+fn trailers_only(refusal: &Refusal) -> Response<Bytes> {
+    let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
+    headers.insert("grpc-message", HeaderValue::from_static(message));
+    response
+}
+
+/// An `application/problem+json` body (RFC 9457). Everything of ours stands in
+/// the member `l402`, so that it collides with nobody's.
+fn problem(gate: &GateInner, head: &Parts, refusal: &Refusal, sold: Option<&Sold>) -> Response<Bytes> {
+    let status = refusal.status();
+    let body = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Refused"),
+        status: status.as_u16(),
+        detail: refusal.detail(),
+        code: refusal.code(),
+        l402: sold.map(|sold| Terms::new(gate, head, sold)),
+    };
+    let json = serde_json::to_vec(&body).expect("strings and numbers serialize");
+    let mut response = Response::new(json.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    l402: Option<Terms<'a>>,
+}
+
+/// The challenge once more, for programs that read bodies.
+#[derive(Serialize)]
+struct Terms<'a> {
+    service: &'a str,
+    /// The offer that the invoice buys.
+    offer: &'a str,
+    price_msat: u64,
+    invoice: &'a str,
+    payment_hash: String,
+    token: String,
+    /// Unix seconds.
+    pay_by: u64,
+    valid_until: u64,
+    retry: &'static str,
+    /// All offers of the gate that open this request.
+    offers: Vec<Listed<'a>>,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    /// Before rounding to what the backend bills; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_msat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<u64>,
+    seconds: u64,
+    tier: u8,
+    capabilities: &'a [String],
+    also_opens: &'a [String],
+}
+
+impl<'a> Terms<'a> {
+    fn new(gate: &'a GateInner, head: &Parts, sold: &'a Sold) -> Self {
+        Self {
+            service: &gate.service,
+            offer: &gate.sold_offer().id,
+            price_msat: sold.amount_msat,
+            invoice: sold.challenge.invoice(),
+            payment_hash: sold.payment_hash.to_string(),
+            token: sold.challenge.token_base64(),
+            pay_by: sold.pay_by,
+            valid_until: sold.valid_until,
+            retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
+            offers: gate.sellable().map(|offer| Listed::new(offer, head)).collect(),
+        }
+    }
+}
+
+impl<'a> Listed<'a> {
+    fn new(offer: &'a Offer, head: &Parts) -> Self {
+        let price_msat = match offer.pricing.price(head) {
+            Ok(Price::Amount(amount)) => Some(amount.msat()),
+            Ok(Price::Free) => Some(0),
+            Err(_) => None,
+        };
+        Self {
+            id: &offer.id,
+            title: offer.title.as_deref(),
+            description: offer.description.as_deref(),
+            price_msat,
+            uses: offer.access.max_uses(),
+            seconds: offer.access.duration().as_secs(),
+            tier: offer.tier,
+            capabilities: &offer.capabilities,
+            also_opens: &offer.also_opens,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What a client presents: a token and the preimage of its invoice.
+//!
+//! ```text
+//! Authorization        = credential *( "," credential )
+//! credential           = ( "L402" / "LSAT" ) 1*SP token ":" preimage   ; scheme in any case
+//! token                = base64, either alphabet, padded or not, canonical
+//! preimage             = 64HEXDIG
+//! Macaroon, Grpc-Metadata-Macaroon, Token = hex of a macaroon with a `preimage=` caveat
+//! ```
+//!
+//! A request may present its credential several times, as clients do that send
+//! an `L402` and an `LSAT` line. Two different ones are refused. Credentials
+//! of other schemes stand beside ours and are left alone, as are `Macaroon` and
+//! `Token` headers whose value is not an L402 macaroon.
+//!
+//! What is found is taken out of the headers ([`take`]) and read once
+//! ([`read`]), so that what was authenticated is what is metered, and neither
+//! the handler nor the user's closures see a secret.
+
+use std::fmt;
+use std::str;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+use crate::caveat::Caveat;
+use crate::macaroon::{MAX_MACAROON, Macaroon};
+use crate::preimage::Preimage;
+use crate::refusal::{Malformed, Refusal};
+
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// Longest base64 of a token, in bytes.
+const MAX_BASE64: usize = MAX_MACAROON.div_ceil(3) * 4;
+/// Longest `token:preimage`, in bytes.
+const MAX_PAIR: usize = MAX_BASE64 + 1 + 64;
+/// Longest Authorization line of ours, in bytes: a credential said twice.
+const MAX_LINE: usize = 2 * (MAX_PAIR + 16);
+
+/// Headers that carry the hex of a macaroon.
+const HEX_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("macaroon"),
+    HeaderName::from_static("grpc-metadata-macaroon"),
+    HeaderName::from_static("token"),
+];
+
+/// Room for the bytes of one token.
+pub(crate) type TokenBuffer = [u8; MAX_MACAROON];
+
+/// A credential as it stood in the headers: a secret, never printed.
+#[derive(Clone)]
+pub(crate) struct Presented {
+    value: HeaderValue,
+    form: Form,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    /// `token:preimage` in this part of the value.
+    Pair { start: usize, end: usize },
+    /// The hex of a macaroon with its preimage.
+    Hex,
+}
+
+impl Form {
+    fn text(self, value: &HeaderValue) -> &[u8] {
+        match self {
+            Self::Pair { start, end } => &value.as_bytes()[start..end],
+            Self::Hex => value.as_bytes(),
+        }
+    }
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// A token and a preimage that were read, and not verified.
+#[derive(Debug)]
+pub(crate) struct Credential<'b> {
+    pub(crate) macaroon: Macaroon<'b>,
+    pub(crate) preimage: Preimage,
+}
+
+/// Takes the credential out of the headers. With `keep` the headers stay as
+/// they are.
+pub(crate) fn take(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
+    let mut found = Found::default();
+    for value in headers.get_all(AUTHORIZATION) {
+        found.line(value)?;
+    }
+    for name in &HEX_HEADERS {
+        for value in headers.get_all(name) {
+            if is_l402_macaroon(value) {
+                found.add(value, Form::Hex)?;
+            }
+        }
+    }
+    let Some((value, form)) = found.first else { return Ok(None) };
+    if !keep && found.is_whole_header(headers) {
+        // The usual case moves the value, and so allocates nothing.
+        let value = headers.remove(AUTHORIZATION).expect("the credential was found there");
+        return Ok(Some(Presented { value, form }));
+    }
+    let presented = Presented { value: value.clone(), form };
+    if !keep {
+        remove(headers);
+    }
+    Ok(Some(presented))
+}
+
+/// The credentials of a request: all the same, or it is refused.
+#[derive(Default)]
+struct Found<'h> {
+    first: Option<(&'h HeaderValue, Form)>,
+    count: usize,
+}
+
+impl<'h> Found<'h> {
+    fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
+        let mut ours = false;
+        for part in split(value.as_bytes()) {
+            match part {
+                Part::Ours { start, end } => {
+                    ours = true;
+                    if value.len() > MAX_LINE {
+                        return Err(Malformed::TooLong.into());
+                    }
+                    self.add(value, Form::Pair { start, end })?;
+                }
+                // Behind one of ours, what is no credential is a second token.
+                Part::Continued if ours => return Err(Malformed::SeveralTokens.into()),
+                Part::Foreign => ours = false,
+                Part::Continued => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, value: &'h HeaderValue, form: Form) -> Result<(), Refusal> {
+        self.count += 1;
+        let Some((first_value, first_form)) = self.first else {
+            self.first = Some((value, form));
+            return Ok(());
+        };
+        let (first, second) = (first_form.text(first_value), form.text(value));
+        if first == second {
+            return Ok(());
+        }
+        // `LSAT` with one alphabet, say, and `L402` with the other.
+        let (mut a, mut b) = ([0; MAX_MACAROON], [0; MAX_MACAROON]);
+        let (a, b) = (read_text(first, first_form, &mut a)?, read_text(second, form, &mut b)?);
+        let same = a.macaroon == b.macaroon && a.preimage.payment_hash() == b.preimage.payment_hash();
+        if same { Ok(()) } else { Err(Refusal::TwoCredentials) }
+    }
+
+    /// Whether the credential is all there is in the Authorization header.
+    fn is_whole_header(&self, headers: &HeaderMap) -> bool {
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let line = lines.next();
+        self.count == 1
+            && lines.next().is_none()
+            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && !line.as_bytes().contains(&b','))
+    }
+}
+
+/// A part of an Authorization line between commas.
+enum Part {
+    /// `token:preimage` of one of our schemes.
+    Ours { start: usize, end: usize },
+    /// The beginning of a credential of another scheme.
+    Foreign,
+    /// No scheme: what goes on from the part before it.
+    Continued,
+}
+
+fn split(line: &[u8]) -> impl Iterator<Item = Part> {
+    let mut start = 0;
+    line.split(|byte| *byte == b',').map(move |part| {
+        let range = trim(line, start, start + part.len());
+        start += part.len() + 1;
+        classify(line, range)
+    })
+}
+
+/// The range without optional white space at its ends.
+fn trim(line: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
+    let is_space = |at: usize| matches!(line[at], b' ' | b'\t');
+    while start < end && is_space(start) {
+        start += 1;
+    }
+    while start < end && is_space(end - 1) {
+        end -= 1;
+    }
+    (start, end)
+}
+
+fn classify(line: &[u8], (start, end): (usize, usize)) -> Part {
+    let part = &line[start..end];
+    let Some(space) = part.iter().take(64).position(|byte| *byte == b' ') else {
+        let bare = part.eq_ignore_ascii_case(b"L402") || part.eq_ignore_ascii_case(b"LSAT");
+        return if bare { Part::Ours { start: end, end } } else { Part::Continued };
+    };
+    let scheme = &part[..space];
+    if !scheme.eq_ignore_ascii_case(b"L402") && !scheme.eq_ignore_ascii_case(b"LSAT") {
+        return Part::Foreign;
+    }
+    let spaces = part[space..].iter().take_while(|byte| **byte == b' ').count();
+    Part::Ours { start: start + space + spaces, end }
+}
+
+fn remove(headers: &mut HeaderMap) {
+    let lines = headers.get_all(AUTHORIZATION);
+    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    let mut kept = Vec::new();
+    if lines.iter().any(|value| !is_ours(value) || value.as_bytes().contains(&b',')) {
+        kept = lines.iter().filter_map(without_ours).collect();
+    }
+    headers.remove(AUTHORIZATION);
+    for value in kept {
+        headers.append(AUTHORIZATION, value);
+    }
+    for name in HEX_HEADERS {
+        if !headers.contains_key(&name) {
+            continue;
+        }
+        let kept: Vec<_> =
+            headers.get_all(&name).iter().filter(|value| !is_l402_macaroon(value)).cloned().collect();
+        headers.remove(&name);
+        for value in kept {
+            headers.append(&name, value);
+        }
+    }
+}
+
+/// The line without our credentials, or `None` if nothing else stood there.
+fn without_ours(value: &HeaderValue) -> Option<HeaderValue> {
+    let line = value.as_bytes();
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let foreign = line
+        .split(|byte| *byte == b',')
+        .zip(split(line))
+        .filter(|(_, part)| !matches!(part, Part::Ours { .. }));
+    kept.extend(foreign.map(|(bytes, _)| bytes.trim_ascii()));
+    if kept.iter().all(|bytes| bytes.is_empty()) {
+        return None;
+    }
+    let mut value = HeaderValue::from_bytes(&kept.join(&b", "[..])).expect("parts of a header value are one");
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn is_l402_macaroon(value: &HeaderValue) -> bool {
+    let text = value.as_bytes();
+    // Before any work: V2 begins with 02, and the field is a location or an identifier.
+    if text.len() > 2 * MAX_MACAROON || !(text.starts_with(b"0201") || text.starts_with(b"0202")) {
+        return false;
+    }
+    let mut buffer = [0; MAX_MACAROON];
+    decode_hex(text, &mut buffer).is_some_and(|bytes| Macaroon::decode(bytes).is_ok())
+}
+
+fn decode_hex<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Option<&'b [u8]> {
+    let bytes = buffer.get_mut(..text.len() / 2)?;
+    hex::decode_to_slice(text, bytes).ok()?;
+    Some(bytes)
+}
+
+/// Reads what was presented. Allocates nothing.
+pub(crate) fn read<'b>(
+    presented: &Presented,
+    buffer: &'b mut TokenBuffer,
+) -> Result<Credential<'b>, Refusal> {
+    read_text(presented.form.text(&presented.value), presented.form, buffer)
+}
+
+fn read_text<'b>(text: &[u8], form: Form, buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+    match form {
+        Form::Pair { .. } => read_pair(text, buffer),
+        Form::Hex => read_hex(text, buffer),
+    }
+}
+
+fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+    if text.len() > MAX_PAIR {
+        return Err(Malformed::TooLong.into());
+    }
+    let colon = text.iter().rposition(|byte| *byte == b':').ok_or(Malformed::NoPreimage)?;
+    let (token, preimage) = (&text[..colon], &text[colon + 1..]);
+    if preimage.is_empty() {
+        return Err(Malformed::NoPreimage.into());
+    }
+    let preimage = Preimage::from_hex(preimage).map_err(|_| Malformed::Preimage)?;
+    let engine = if token.iter().any(|byte| matches!(byte, b'-' | b'_')) { &URL_SAFE } else { &STANDARD };
+    let len = engine.decode_slice(token, buffer).map_err(|_| Malformed::Base64)?;
+    let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| Malformed::Macaroon)?;
+    Ok(Credential { macaroon, preimage })
+}
+
+fn read_hex<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+    let bytes = decode_hex(text, buffer).ok_or(Malformed::Macaroon)?;
+    let macaroon = Macaroon::decode(bytes).map_err(|_| Malformed::Macaroon)?;
+    let caveats = macaroon.caveats().filter_map(|bytes| Caveat::parse(str::from_utf8(bytes).ok()?));
+    let value = caveats.filter(|caveat| caveat.condition() == "preimage").map(|caveat| caveat.value()).last();
+    let preimage =
+        Preimage::from_hex(value.ok_or(Malformed::NoPreimage)?).map_err(|_| Malformed::Preimage)?;
+    Ok(Credential { macaroon, preimage })
+}

@@ -1,0 +1,491 @@
+//! One protected thing, and the one place where a request is judged.
+//!
+//! 1. caps and grammar (`credential.rs`)
+//! 2. identifier, signature, preimage (`macaroon/verify.rs`)
+//! 3. revocation (`issuer.rs`)
+//! 4. caveats (`caveat/`), and what the gate requires
+//! 5. the price, where it depends on the request (`pricer.rs`)
+//! 6. the ledger, where uses are counted (`ledger/`)
+//!
+//! What does not pass is refused, and where a payment would mend it, sold
+//! (`sale.rs`, `answer.rs`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+
+use crate::admission::{Admission, ChargeOn};
+use crate::answer::{self, Refused};
+use crate::caveat::{self, Bound, Claims, Scope, is_minted};
+use crate::credential::{self, Presented};
+use crate::error::{Error, ErrorKind};
+use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken};
+use crate::issuer::{Claim, Issuer};
+use crate::ledger::Debit;
+use crate::macaroon::{self, MAX_MACAROON, Verified};
+use crate::name;
+use crate::offer::Offer;
+use crate::price::Price;
+use crate::refusal::Refusal;
+use crate::sale::{self, Sale};
+
+/// Bytes that every token leaves its holder for caveats of their own.
+const ROOM_TO_ATTENUATE: usize = 512;
+
+/// One protected thing: a service name, the offers that open it, and what it
+/// requires of a token. Cheap to clone.
+///
+/// ```
+/// # #[cfg(feature = "dev")] {
+/// use l402::{Access, DAY, DevBackend, Gate, Issuer, Offer, Price};
+///
+/// let issuer = Issuer::dev(&DevBackend::new());
+/// let offer = Offer::new(Price::sat(1_000), Access::pass(30 * DAY)).with_capabilities(&["read", "write"]);
+/// let api = Gate::builder(&issuer, "api", offer);
+/// let read = api.clone().require_capability("read").build()?;
+/// let write = api.require_capability("write").build()?;
+/// # }
+/// # Ok::<(), l402::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Gate(pub(crate) Arc<GateInner>);
+
+pub(crate) struct GateInner {
+    pub(crate) issuer: Issuer,
+    pub(crate) service: Arc<str>,
+    _claim: Arc<Claim>,
+    offers: Vec<Offer>,
+    min_tier: u8,
+    capability: Option<String>,
+    conditions: Vec<String>,
+    known_capabilities: Arc<[String]>,
+    pub(crate) charge_on: ChargeOn,
+    forward_credential: bool,
+}
+
+impl Gate {
+    /// A gate that one offer opens.
+    ///
+    /// # Errors
+    /// As [`GateBuilder::build`].
+    pub fn new(issuer: &Issuer, service: &str, offer: Offer) -> Result<Self, Error> {
+        Self::builder(issuer, service, offer).build()
+    }
+
+    /// Begins a gate, or several of one service: the builder can be cloned.
+    /// The service name is `[a-z0-9-]{1,64}`; a second builder of the issuer
+    /// with the same name does not build.
+    pub fn builder(issuer: &Issuer, service: &str, offer: Offer) -> GateBuilder {
+        GateBuilder {
+            issuer: issuer.clone(),
+            service: service.into(),
+            claim: issuer.claim(service).map(Arc::new),
+            offers: vec![offer],
+            min_tier: 0,
+            capability: None,
+            conditions: Vec::new(),
+            charge_on: ChargeOn::NotServerError,
+            forward_credential: false,
+        }
+    }
+
+    /// Judges a request by its head: the way into the gate for a framework of
+    /// one's own.
+    ///
+    /// The credential is taken out of the headers. On success, put
+    /// [`Admission::grant`] where the handler finds it and
+    /// [settle](Admission::settle) with the handler's response.
+    ///
+    /// # Errors
+    /// The response to send in place of the handler's: a 402 with a fresh
+    /// challenge, or what else the [`Refusal`] in its extensions says.
+    ///
+    /// # Cancel safety
+    /// Dropped while it waits, it gives a use back that it had reserved.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled, where an invoice has to be
+    /// asked for or a ledger does not answer at once.
+    pub async fn admit(&self, head: &mut Parts) -> Result<Admission, Response<Bytes>> {
+        match self.judge(head) {
+            Judged::Admitted(admission) => Ok(admission),
+            Judged::Refused(response) => Err(response),
+            Judged::Undecided(pending) => self.decide(head, pending).await,
+        }
+    }
+
+    /// All of it that needs no waiting.
+    pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
+        let (presented, outcome) = match head.extensions.get::<Grant>() {
+            // An outer gate took the payment: this one judges the same token
+            // again, and takes nothing.
+            Some(outer) if outer.is_paid() => return self.judge_again(outer.presented.clone(), head),
+            Some(outer) if outer.presented.is_some() => (outer.presented.clone(), Ok(())),
+            _ => match credential::take(&mut head.headers, self.0.forward_credential) {
+                Ok(presented) => (presented, Ok(())),
+                Err(refusal) => (None, Err(refusal.into())),
+            },
+        };
+        let ruling = outcome.and_then(|()| self.0.rule(presented.as_ref(), head));
+        match ruling {
+            Ok(Ruling { grant, debit: None }) => {
+                Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
+            }
+            Ok(Ruling { grant, debit: Some(debit) }) => {
+                Judged::Undecided(Pending { presented, next: Next::Reserve(grant, debit) })
+            }
+            Err(refused) if refused.refusal.is_payable() => {
+                Judged::Undecided(Pending { presented, next: Next::Sell(refused) })
+            }
+            Err(refused) => Judged::Refused(answer::respond(&self.0, head, refused, None)),
+        }
+    }
+
+    fn judge_again(&self, presented: Option<Presented>, head: &Parts) -> Judged {
+        match self.0.rule(presented.as_ref(), head) {
+            Ok(Ruling { grant, .. }) => {
+                Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
+            }
+            Err(_) => Judged::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None)),
+        }
+    }
+
+    /// The rest: the ledger, and the sale.
+    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Result<Admission, Response<Bytes>> {
+        let Pending { presented, next } = pending;
+        let refused = match next {
+            Next::Sell(refused) => refused,
+            Next::Reserve(mut grant, debit) => {
+                let meter =
+                    self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
+                match meter.reserve(debit).await {
+                    Ok((reservation, remaining)) => {
+                        if let Some(token) = &mut grant.token {
+                            token.remaining = Some(remaining);
+                        }
+                        return Ok(Admission::new(
+                            self,
+                            self.grant(grant, presented),
+                            Some((reservation, debit)),
+                        ));
+                    }
+                    Err(refused) => refused,
+                }
+            }
+        };
+        if !refused.refusal.is_payable() {
+            return Err(answer::respond(&self.0, head, refused, None));
+        }
+        match sale::sell(&self.0, head).await {
+            Ok(Sale::Free) => Ok(Admission::new(self, self.grant(Granted::FREE, presented), None)),
+            Ok(Sale::Challenge(sold)) => Err(answer::respond(&self.0, head, refused, Some(&sold))),
+            Err(refused) => Err(answer::respond(&self.0, head, refused, None)),
+        }
+    }
+
+    fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
+        Grant { service: self.0.service.clone(), basis: granted.basis, token: granted.token, presented }
+    }
+}
+
+/// What a gate says of a request at once.
+#[derive(Debug)]
+pub(crate) enum Judged {
+    Admitted(Admission),
+    Refused(Response<Bytes>),
+    Undecided(Pending),
+}
+
+/// What has to be asked before a request is decided.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    presented: Option<Presented>,
+    next: Next,
+}
+
+#[derive(Debug)]
+enum Next {
+    /// Ask the ledger for the use.
+    Reserve(Granted, Debit),
+    /// Ask the backend for an invoice.
+    Sell(Refused),
+}
+
+/// What a credential opens, and what the ledger has to say first.
+struct Ruling {
+    grant: Granted,
+    debit: Option<Debit>,
+}
+
+/// What a grant will say.
+#[derive(Debug)]
+struct Granted {
+    basis: Basis,
+    token: Option<GrantedToken>,
+}
+
+impl Granted {
+    const FREE: Self = Self { basis: Basis::FreePrice, token: None };
+}
+
+impl GateInner {
+    /// Steps 1 to 5, one line each.
+    fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
+        let issuer = &*self.issuer.0;
+        let now = issuer.clock.now();
+        let trust = issuer.trust.load();
+        let mut buffer = [0; MAX_MACAROON];
+
+        let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
+        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &trust.keys)?;
+        trust.check(token.payment_hash(), token.token_id(), &self.service)?;
+        let scope = Scope { service: &self.service, registry: &issuer.caveats, head, now };
+        let claims = caveat::check(&token, &scope)?;
+        self.check_requirements(&token, &claims)?;
+        let (offer, price) = self.price(&claims, head)?;
+        if price == Some(Price::Free) {
+            return Ok(Ruling { grant: Granted::FREE, debit: None });
+        }
+
+        let debit = match claims.uses {
+            None => None,
+            Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
+            // A ledger that lost its counts backs the tokens of its own keys alone.
+            Some(_) if !trust.keys.backs_metered(token.token_id().key_id()) => {
+                return Err(Refusal::UnknownKey.into());
+            }
+            Some(uses) => Some(Debit {
+                account: token.payment_hash().into(),
+                units: 1,
+                limit: uses.sold,
+                ceiling: uses.ceiling,
+                expires_at: claims.valid_until,
+            }),
+        };
+        Ok(Ruling {
+            grant: Granted { basis: Basis::Preimage, token: Some(self.granted(&token, &claims, offer)) },
+            debit,
+        })
+    }
+
+    fn check_requirements(&self, token: &Verified<'_>, claims: &Claims<'_>) -> Result<(), Refusal> {
+        if claims.tier < self.min_tier {
+            return Err(Refusal::TierTooLow);
+        }
+        if self.capability.as_ref().is_some_and(|needed| !caveat::has_capability(claims.capabilities, needed))
+        {
+            return Err(Refusal::MissingCapability);
+        }
+        match self.conditions.iter().find(|condition| !is_minted(token, condition)) {
+            Some(condition) => Err(Refusal::ConditionFailed(condition.as_str().into())),
+            None => Ok(()),
+        }
+    }
+
+    /// The offer a token was bought as, and what the request costs as that
+    /// offer now. Both are unknown where another service sold the token.
+    fn price(&self, claims: &Claims<'_>, head: &Parts) -> Result<(Option<&Offer>, Option<Price>), Refused> {
+        // Only this issuer writes a seller before the slash, for its own offers.
+        if claims.offer.contains('/') {
+            return if claims.max_price.is_none() {
+                Ok((None, None))
+            } else {
+                Err(Refusal::PriceTooHigh.into())
+            };
+        }
+        let offer = self.offers.iter().find(|offer| *offer.id == *claims.offer).ok_or(Refusal::WrongOffer)?;
+        let price = offer.pricing.price(head)?;
+        let within = claims.max_price.is_none_or(|paid| price.is_within(paid));
+        if !within || (offer.pricing.is_computed() && !claims.price_is_bound) {
+            return Err(Refusal::PriceTooHigh.into());
+        }
+        Ok((Some(offer), Some(price)))
+    }
+
+    fn granted(&self, token: &Verified<'_>, claims: &Claims<'_>, offer: Option<&Offer>) -> GrantedToken {
+        let known = self.known_capabilities.iter().enumerate();
+        let held = known
+            .filter(|(_, name)| caveat::has_capability(claims.capabilities, name))
+            .fold(0, |held, (i, _)| held | 1 << i);
+        GrantedToken {
+            offer: offer.map_or_else(|| claims.offer.into(), |offer| offer.id.clone()),
+            payment_hash: token.payment_hash(),
+            token_id: token.token_id(),
+            valid_until: claims.valid_until,
+            remaining: None,
+            tier: claims.tier,
+            capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
+        }
+    }
+
+    /// The offers whose tokens this gate admits, the one it sells first.
+    pub(crate) fn sellable(&self) -> impl Iterator<Item = &Offer> {
+        let opens = |offer: &&Offer| opens(offer, self.min_tier, self.capability.as_deref());
+        self.offers.iter().filter(opens)
+    }
+
+    /// The offer that the challenge sells.
+    pub(crate) fn sold_offer(&self) -> &Offer {
+        self.sellable().next().expect("the gate was built with an offer that opens it")
+    }
+
+    /// Whether the request carries what this gate requires tokens to be bound to.
+    pub(crate) fn requires_bound(&self, bound: &[Bound]) -> Result<(), Refusal> {
+        match self.conditions.iter().find(|condition| !bound.iter().any(|bound| bound.is(condition))) {
+            Some(condition) => Err(Refusal::Unbindable(condition.as_str().into())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether what an offer sells is enough for these requirements.
+fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>) -> bool {
+    offer.tier >= min_tier
+        && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("service", &self.0.service)
+            .field("offers", &self.0.offers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Configures a [`Gate`]. Clones build gates of the same service.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct GateBuilder {
+    issuer: Issuer,
+    service: Arc<str>,
+    claim: Option<Arc<Claim>>,
+    offers: Vec<Offer>,
+    min_tier: u8,
+    capability: Option<String>,
+    conditions: Vec<String>,
+    charge_on: ChargeOn,
+    forward_credential: bool,
+}
+
+impl GateBuilder {
+    /// Adds an offer that opens the gate too. The challenge sells the first
+    /// offer that is enough for the gate; the body lists all that are.
+    pub fn add_offer(mut self, offer: Offer) -> Self {
+        self.offers.push(offer);
+        self
+    }
+
+    /// The lowest tier that is admitted, 0 unless set.
+    pub fn require_tier(mut self, tier: u8) -> Self {
+        self.min_tier = tier;
+        self
+    }
+
+    /// A capability that a token needs; none unless set.
+    pub fn require_capability(mut self, capability: &str) -> Self {
+        self.capability = Some(capability.to_owned());
+        self
+    }
+
+    /// A condition of [`CaveatRegistry::bind`](crate::CaveatRegistry::bind)
+    /// that a token has to be bound by. A request that does not carry it is
+    /// answered 400, and sold nothing.
+    pub fn require_condition(mut self, condition: &str) -> Self {
+        self.conditions.push(condition.to_owned());
+        self
+    }
+
+    /// When a counted use is charged, [`ChargeOn::NotServerError`] unless set.
+    pub fn with_charge_on(mut self, charge_on: ChargeOn) -> Self {
+        self.charge_on = charge_on;
+        self
+    }
+
+    /// Leaves the credential in the headers of an admitted request. The inner
+    /// service, and whoever logs its headers, then sees token and preimage.
+    pub fn forward_credential(mut self) -> Self {
+        self.forward_credential = true;
+        self
+    }
+
+    /// The gate.
+    ///
+    /// # Errors
+    /// A name is not allowed or taken, the offers contradict each other or
+    /// what the gate requires, a token would be too long, or uses are to be
+    /// counted without a ledger.
+    pub fn build(self) -> Result<Gate, Error> {
+        let service = &self.service;
+        name::validate(service)?;
+        let claim = self.claim.clone().ok_or_else(|| {
+            Error::new(
+                ErrorKind::DuplicateService,
+                format!("`{service}` has a gate builder already: clone that one, or choose another name"),
+            )
+        })?;
+        let error =
+            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
+        for (i, offer) in self.offers.iter().enumerate() {
+            let id = &offer.id;
+            offer.validate(service)?;
+            if self.offers[..i].iter().any(|other| other.id == *id) {
+                return error(format!("two offers have the id `{id}`: set `with_id`"));
+            }
+            if offer.is_metered() && self.issuer.0.meter.is_none() {
+                return Err(Error::new(
+                    ErrorKind::NoLedger,
+                    format!(
+                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
+                    ),
+                ));
+            }
+            let longest = sale::longest_token(service, offer, self.issuer.0.caveats.longest_bound());
+            if longest.is_none_or(|len| len > MAX_MACAROON - ROOM_TO_ATTENUATE) {
+                return error(format!(
+                    "tokens of offer `{id}` would be too long: shorten its names and lists"
+                ));
+            }
+        }
+        if let Some(capability) = &self.capability {
+            name::validate(capability)?;
+        }
+        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref())) {
+            return error("no offer sells the tier and capability that it requires".to_owned());
+        }
+        if let Some(unbound) =
+            self.conditions.iter().find(|condition| !self.issuer.0.caveats.binds(condition))
+        {
+            return error(format!(
+                "requires condition `{unbound}`, which the issuer's registry does not bind"
+            ));
+        }
+        let mut known: Vec<_> = self
+            .offers
+            .iter()
+            .flat_map(|offer| offer.capabilities.iter())
+            .chain(&self.capability)
+            .cloned()
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        if known.len() > 64 {
+            return error("more than 64 capabilities".to_owned());
+        }
+        Ok(Gate(Arc::new(GateInner {
+            issuer: self.issuer,
+            service: self.service.clone(),
+            _claim: claim,
+            offers: self.offers,
+            min_tier: self.min_tier,
+            capability: self.capability,
+            conditions: self.conditions,
+            known_capabilities: known.into(),
+            charge_on: self.charge_on,
+            forward_credential: self.forward_credential,
+        })))
+    }
+}

@@ -1,0 +1,84 @@
+//! The core trusts no backend: every invoice is parsed here and compared with
+//! what was asked.
+
+use lightning_invoice::{Bolt11Invoice, Currency};
+
+use crate::backend::{BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, Network};
+use crate::preimage::PaymentHash;
+
+/// Longest BOLT 11 text that is read, in bytes.
+const MAX_BOLT11: usize = 4096;
+
+/// An invoice that is as asked.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedInvoice {
+    pub(crate) bolt11: String,
+    pub(crate) payment_hash: PaymentHash,
+    /// When it can no longer be paid, in unix seconds.
+    pub(crate) expires_at: u64,
+}
+
+/// What is wrong with an invoice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvoiceError {
+    #[error("invoice is no valid BOLT 11 text")]
+    Bolt11,
+    #[error("invoice is on another network")]
+    Network,
+    #[error("invoice is not for the amount that was asked")]
+    Amount,
+    #[error("invoice has another payment hash than the backend named")]
+    PaymentHash,
+    #[error("invoice expires at another time than was asked")]
+    Expiry,
+    #[error("invoice has expired")]
+    Expired,
+    #[error("payment hash was used before")]
+    Reused,
+}
+
+impl From<InvoiceError> for BackendError {
+    fn from(error: InvoiceError) -> Self {
+        Self::new(BackendErrorKind::InvalidResponse, error)
+    }
+}
+
+/// Checks an invoice against what was asked, at this moment in unix seconds.
+pub(crate) fn check(
+    invoice: &Invoice,
+    ask: &InvoiceRequest,
+    capabilities: &Capabilities,
+    now: u64,
+) -> Result<CheckedInvoice, InvoiceError> {
+    if invoice.bolt11.len() > MAX_BOLT11 {
+        return Err(InvoiceError::Bolt11);
+    }
+    // Parsing checks the signature and that hash and payment secret are there once.
+    let bolt11: Bolt11Invoice = invoice.bolt11.trim().parse().map_err(|_| InvoiceError::Bolt11)?;
+
+    let currency = match capabilities.network() {
+        Network::Bitcoin => Currency::Bitcoin,
+        Network::Testnet => Currency::BitcoinTestnet,
+        Network::Signet => Currency::Signet,
+        Network::Regtest => Currency::Regtest,
+    };
+    if bolt11.currency() != currency {
+        return Err(InvoiceError::Network);
+    }
+    if bolt11.amount_milli_satoshis() != Some(ask.amount_msat) {
+        return Err(InvoiceError::Amount);
+    }
+    let payment_hash = PaymentHash::from_bytes(*AsRef::<[u8; 32]>::as_ref(bolt11.payment_hash()));
+    if invoice.payment_hash.is_some_and(|named| named != payment_hash) {
+        return Err(InvoiceError::PaymentHash);
+    }
+    let (expiry, asked) = (bolt11.expiry_time(), ask.expiry);
+    if expiry < asked || (expiry > asked && capabilities.sets_expiry()) {
+        return Err(InvoiceError::Expiry);
+    }
+    let expires_at = bolt11.duration_since_epoch().as_secs().saturating_add(expiry.as_secs());
+    if expires_at <= now {
+        return Err(InvoiceError::Expired);
+    }
+    Ok(CheckedInvoice { bolt11: bolt11.to_string(), payment_hash, expires_at })
+}

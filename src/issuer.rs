@@ -1,0 +1,288 @@
+//! What all gates of a server share.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::backend::{Capabilities, Network, PaymentBackend};
+use crate::caveat::CaveatRegistry;
+use crate::clock::{Clock, MINUTE, SystemClock};
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::error::{Error, ErrorKind};
+use crate::keys::{KeyRing, SigningKeys};
+use crate::ledger::{Account, Ledger, LedgerError, Meter, Revocation};
+use crate::limit::ChallengeLimits;
+use crate::macaroon::TokenId;
+use crate::preimage::PaymentHash;
+use crate::refusal::Refusal;
+
+/// How long a ledger operation may take before the request is refused.
+const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Issues and honours the tokens of a server: its keys, network, payment
+/// backend, ledger, conditions and clock. Running, shared and cheap to clone;
+/// its gates are made with [`Gate::new`](crate::Gate::new).
+///
+/// ```
+/// # #[cfg(feature = "dev")] {
+/// use l402::{DevBackend, Issuer, KeyRing, MemoryLedger, Network, RootKey};
+///
+/// let keys = KeyRing::new(RootKey::generate()); // `KeyRing::from_env("L402_ROOT_KEYS")?` in production
+/// let issuer = Issuer::builder(keys, DevBackend::new())
+///     .with_network(Network::Regtest)
+///     .with_ledger(MemoryLedger::new())
+///     .build()?;
+/// # }
+/// # Ok::<(), l402::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Issuer(pub(crate) Arc<IssuerInner>);
+
+pub(crate) struct IssuerInner {
+    network: Network,
+    ledger_instance: Option<[u8; 16]>,
+    pub(crate) trust: ArcSwap<Trust>,
+    pub(crate) backend: Arc<dyn PaymentBackend>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) meter: Option<Arc<Meter>>,
+    pub(crate) caveats: CaveatRegistry,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) challenge_lifetime: Duration,
+    pub(crate) limits: ChallengeLimits,
+    /// The service names that gates and their builders have.
+    names: Mutex<HashSet<String>>,
+}
+
+/// What decides whether a token is still honoured: one snapshot, read by every
+/// admission without a lock.
+pub(crate) struct Trust {
+    pub(crate) keys: Arc<SigningKeys>,
+    revoked: Arc<HashSet<Revocation>>,
+}
+
+impl Trust {
+    pub(crate) fn check(&self, hash: PaymentHash, id: TokenId, service: &str) -> Result<(), Refusal> {
+        if self.revoked.is_empty() {
+            return Ok(());
+        }
+        let by_service = |revocation: &Revocation| matches!(revocation, Revocation::Service { name, issued_before } if name == service && id.issued_at() < *issued_before);
+        let revoked = self.revoked.contains(&Revocation::Token(hash))
+            || self.revoked.contains(&Revocation::Key(id.key_id()))
+            || self.revoked.iter().any(by_service);
+        if revoked { Err(Refusal::Revoked) } else { Ok(()) }
+    }
+}
+
+impl Issuer {
+    /// Begins an issuer of mainnet tokens, without a ledger.
+    pub fn builder(keys: KeyRing, backend: impl PaymentBackend + 'static) -> IssuerBuilder {
+        IssuerBuilder {
+            keys,
+            backend: Arc::new(backend),
+            network: Network::Bitcoin,
+            ledger: None,
+            caveats: CaveatRegistry::new(),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            challenge_lifetime: 5 * MINUTE,
+            invoices_in_flight: 64,
+            invoice_time_limit: Duration::from_secs(10),
+        }
+    }
+
+    /// Everything a first try needs: regtest, a fresh key, a [`MemoryLedger`](crate::MemoryLedger),
+    /// and a line on standard error that says so.
+    ///
+    /// Whoever reaches the wallet pays with play money, and a restart forgets
+    /// every token.
+    #[cfg(feature = "dev")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
+    pub fn dev(wallet: &crate::DevBackend) -> Self {
+        eprintln!("l402: development issuer: regtest play money, a fresh key, uses counted in memory");
+        Self::builder(KeyRing::new(crate::RootKey::generate()), wallet.clone())
+            .with_network(Network::Regtest)
+            .with_ledger(crate::MemoryLedger::new())
+            .build()
+            .expect("one fresh key, on the network of the backend")
+    }
+
+    /// Changes the keys while the server runs: tokens are signed with the
+    /// ring's first key from now on, and honoured if any of its keys signed them.
+    ///
+    /// # Errors
+    /// Two keys of the ring have the same id. The keys stay as they were.
+    pub fn set_keys(&self, keys: &KeyRing) -> Result<(), Error> {
+        let keys = Arc::new(SigningKeys::new(keys, self.0.network, self.0.ledger_instance)?);
+        self.0.trust.rcu(|trust| Trust { keys: keys.clone(), revoked: trust.revoked.clone() });
+        Ok(())
+    }
+
+    /// Revokes tokens: their holders are answered 402 from now on. This
+    /// process remembers it, and the ledger where there is one.
+    ///
+    /// # Errors
+    /// The ledger could not write it. This process honours the tokens no more
+    /// all the same.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), LedgerError> {
+        self.0.trust.rcu(|trust| {
+            let mut revoked = (*trust.revoked).clone();
+            revoked.insert(revocation.clone());
+            Trust { keys: trust.keys.clone(), revoked: Arc::new(revoked) }
+        });
+        let Some(meter) = &self.0.meter else { return Ok(()) };
+        let ledger = meter.ledger.clone();
+        meter.run_to_end(async move { ledger.revoke(&revocation).await }).await
+    }
+
+    /// What the token with this payment hash has had; `None` where it was
+    /// never used, or is not metered.
+    ///
+    /// # Errors
+    /// The ledger could not be read.
+    pub async fn account(&self, token: PaymentHash) -> Result<Option<Account>, LedgerError> {
+        let Some(meter) = &self.0.meter else { return Ok(None) };
+        let ledger = meter.ledger.clone();
+        meter.run_to_end(async move { ledger.account(&token.into()).await }).await
+    }
+
+    /// Takes a service name for one gate builder and the gates made with it.
+    pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
+        let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name.to_owned()).then(|| Claim { issuer: self.clone(), name: name.to_owned() })
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("network", &self.0.network)
+            .field("backend", &self.0.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A service name, taken until the last gate that has it is gone.
+pub(crate) struct Claim {
+    issuer: Issuer,
+    name: String,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.issuer.0.names.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// Configures an [`Issuer`].
+#[derive(Debug)]
+#[must_use]
+pub struct IssuerBuilder {
+    keys: KeyRing,
+    backend: Arc<dyn PaymentBackend>,
+    network: Network,
+    ledger: Option<Arc<dyn Ledger>>,
+    caveats: CaveatRegistry,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    challenge_lifetime: Duration,
+    invoices_in_flight: usize,
+    invoice_time_limit: Duration,
+}
+
+impl IssuerBuilder {
+    /// The network that is sold on, mainnet unless set. It goes into every
+    /// key, so a token of one network is worth nothing on another.
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Where uses are counted. There is no default: an offer of counted uses
+    /// does not build without one.
+    pub fn with_ledger(mut self, ledger: impl Ledger + 'static) -> Self {
+        self.ledger = Some(Arc::new(ledger));
+        self
+    }
+
+    /// Conditions beside the built-in ones.
+    pub fn with_caveats(mut self, caveats: CaveatRegistry) -> Self {
+        self.caveats = caveats;
+        self
+    }
+
+    /// Where time comes from, the system's clock unless set.
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Where randomness comes from, the operating system unless set.
+    pub fn with_entropy(mut self, entropy: impl Entropy + 'static) -> Self {
+        self.entropy = Arc::new(entropy);
+        self
+    }
+
+    /// How long an invoice can be paid, 5 minutes unless set; for a shorter
+    /// pass as long as the pass, and 30 seconds at least. Whole seconds.
+    pub fn with_challenge_lifetime(mut self, lifetime: Duration) -> Self {
+        self.challenge_lifetime = lifetime;
+        self
+    }
+
+    /// How many invoices may be asked for at once, and how long each may take:
+    /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
+    pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
+        self.invoices_in_flight = in_flight;
+        self.invoice_time_limit = time_limit;
+        self
+    }
+
+    /// The issuer.
+    ///
+    /// # Errors
+    /// The backend takes payments on another network, two keys have the same
+    /// id, or a condition has a name that is not allowed.
+    pub fn build(self) -> Result<Issuer, Error> {
+        let capabilities = self.backend.capabilities();
+        if capabilities.network() != self.network {
+            return Err(Error::new(
+                ErrorKind::Network,
+                format!(
+                    "the issuer sells on {}, the backend takes payments on {}: set `with_network`, or another backend",
+                    self.network,
+                    capabilities.network()
+                ),
+            ));
+        }
+        self.caveats.validate()?;
+        let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
+        let keys = Arc::new(SigningKeys::new(&self.keys, self.network, ledger_instance)?);
+        let meter = self.ledger.map(|ledger| {
+            Arc::new(Meter::new(ledger, self.clock.clone(), self.entropy.clone(), LEDGER_TIME_LIMIT))
+        });
+        Ok(Issuer(Arc::new(IssuerInner {
+            network: self.network,
+            ledger_instance,
+            trust: ArcSwap::from_pointee(Trust { keys, revoked: Arc::default() }),
+            backend: self.backend,
+            capabilities,
+            meter,
+            caveats: self.caveats,
+            clock: self.clock,
+            entropy: self.entropy,
+            challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
+            limits: ChallengeLimits::new(self.invoices_in_flight, self.invoice_time_limit),
+            names: Mutex::default(),
+        })))
+    }
+}

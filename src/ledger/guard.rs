@@ -1,0 +1,186 @@
+//! A reservation in the hands of a request: it ends committed or released,
+//! however the request ends.
+//!
+//! Ledger operations, once begun, run to their end. An operation that is not
+//! done at once goes on in a task, whether or not the request still waits.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::{AccountId, Ledger, LedgerError, ReservationId, Reserve, Reserved};
+use crate::answer::Refused;
+use crate::clock::{Clock, unix};
+use crate::entropy::{Entropy, random};
+use crate::refusal::Refusal;
+
+/// Most commits and releases that wait for their ledger at once. Beyond it a
+/// reservation is left to its lease, and so stays spent.
+const MAX_WAITING: usize = 1024;
+
+/// The ledger of an issuer, with what it takes to use it.
+pub(crate) struct Meter {
+    pub(crate) ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    time_limit: Duration,
+    waiting: Arc<Semaphore>,
+}
+
+/// What one request takes from an account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Debit {
+    pub(crate) account: AccountId,
+    pub(crate) units: u64,
+    pub(crate) limit: u64,
+    pub(crate) ceiling: u64,
+    pub(crate) expires_at: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        time_limit: Duration,
+    ) -> Self {
+        Self { ledger, clock, entropy, time_limit, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Spends what a request takes; gives the reservation and what is left.
+    pub(crate) async fn reserve(self: &Arc<Self>, debit: Debit) -> Result<(Reservation, u64), Refused> {
+        let Debit { account, units, limit, ceiling, expires_at } = debit;
+        let id = ReservationId::new(account, random(&*self.entropy));
+        let ask = Reserve { id, units, limit, ceiling, expires_at, now: unix(self.clock.now()) };
+        // Armed before the first poll: a request that is dropped at any await
+        // from here on gives its use back.
+        let reservation = Reservation {
+            meter: self.clone(),
+            runtime: Handle::try_current().ok(),
+            id,
+            on_drop: Some(OnDrop::Release),
+        };
+
+        let ledger = self.ledger.clone();
+        let answer = self.run_to_end(async move { ledger.reserve(&ask).await }).await;
+        match answer {
+            Ok(Reserved::Open { remaining }) => return Ok((reservation, remaining)),
+            // It may have been made all the same: the drop releases it.
+            Err(error) => return Err(Refused::because(Refusal::LedgerUnavailable, error)),
+            Ok(_) => reservation.forget(),
+        }
+        Err(match answer {
+            Ok(Reserved::UsedUp) => Refusal::UsedUp.into(),
+            Ok(Reserved::Expired) => Refusal::Expired.into(),
+            _ => Refusal::LedgerUnavailable.into(),
+        })
+    }
+
+    /// Awaits a ledger operation, which goes on in a task where it takes long.
+    pub(crate) async fn run_to_end<T, F>(&self, operation: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, LedgerError>> + Send + 'static,
+    {
+        let mut operation = Box::pin(operation);
+        if let Poll::Ready(answer) = std::future::poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await
+        {
+            return answer;
+        }
+        match tokio::time::timeout(self.time_limit, tokio::spawn(operation)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panicked)) => Err(LedgerError::new(panicked)),
+            Err(elapsed) => Err(LedgerError::new(elapsed)),
+        }
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a reservation that nobody ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnDrop {
+    Release,
+    Commit,
+}
+
+/// Units that are spent until they are given back.
+#[must_use]
+pub(crate) struct Reservation {
+    meter: Arc<Meter>,
+    runtime: Option<Handle>,
+    id: ReservationId,
+    /// `None` where the ledger never made it.
+    on_drop: Option<OnDrop>,
+}
+
+impl Reservation {
+    pub(crate) fn on_drop(&mut self, on_drop: OnDrop) {
+        self.on_drop = Some(on_drop);
+    }
+
+    pub(crate) fn commit(mut self) {
+        self.on_drop(OnDrop::Commit);
+    }
+
+    pub(crate) fn release(mut self) {
+        self.on_drop(OnDrop::Release);
+    }
+
+    fn forget(mut self) {
+        self.on_drop = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let Some(end) = self.on_drop else { return };
+        let (ledger, id) = (self.meter.ledger.clone(), self.id);
+        let now = unix(self.meter.clock.now());
+        let operation = async move {
+            match end {
+                OnDrop::Commit => ledger.commit(&id).await,
+                OnDrop::Release => ledger.release(&id, now).await,
+            }
+        };
+        run_apart(Box::pin(operation), self.runtime.as_ref(), &self.meter.waiting);
+    }
+}
+
+/// Runs an operation nobody waits for: at once where it is done at once, else
+/// in a task. Its failure leaves the reservation to its lease.
+fn run_apart(
+    mut operation: Pin<Box<dyn Future<Output = Result<(), LedgerError>> + Send>>,
+    runtime: Option<&Handle>,
+    waiting: &Arc<Semaphore>,
+) {
+    let _entered = runtime.map(Handle::enter);
+    // Not while the thread unwinds: a panic of the ledger's would abort.
+    if !std::thread::panicking()
+        && operation.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    {
+        return;
+    }
+    if let (Some(runtime), Ok(permit)) = (runtime, waiting.clone().try_acquire_owned()) {
+        runtime.spawn(async move {
+            let _permit = permit;
+            let _ = operation.await;
+        });
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("on_drop", &self.on_drop).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
+//! Lets any [tower] service be paid per request over Lightning.
+//!
+//! A request without a token is answered `402 Payment Required`, with a
+//! Lightning invoice and a macaroon. Paying the invoice reveals its preimage,
+//! and macaroon and preimage together are the credential: the server verifies
+//! both by arithmetic alone, without a database, a node or a third party.
+//!
+//! ```
+//! # #[cfg(all(feature = "dev", feature = "axum"))] {
+//! use axum::{Router, routing::get};
+//! use l402::{Access, DAY, DevBackend, Gate, Grant, Issuer, L402Layer, Offer, Price};
+//!
+//! async fn forecast(grant: Grant) -> String {
+//!     format!("sunny; {} requests left", grant.remaining().unwrap_or_default())
+//! }
+//!
+//! let wallet = DevBackend::new(); // wallet.pay(bolt11) gives the preimage
+//! let issuer = Issuer::dev(&wallet);
+//! let gate = Gate::new(&issuer, "forecast", Offer::new(Price::sat(21), Access::uses(100).within(DAY)))?;
+//! let app: Router = Router::new().route("/forecast", get(forecast).route_layer(L402Layer::new(gate)));
+//! # }
+//! # Ok::<(), l402::Error>(())
+//! ```
+//!
+//! # The life of a request
+//!
+//! | step | what | answer where it fails |
+//! |---|---|---|
+//! | credential | one token and preimage, within the caps and by the grammar | none: 402; broken: 401 |
+//! | macaroon | a format and key that are known; the signature | 402; 401 |
+//! | preimage | its SHA-256 is the token's payment hash | 401 |
+//! | caveats | all known and true: service, expiry, tier, capability, offer, price, your own | 402 |
+//! | ledger | where uses are counted: one is reserved | 402; 503 |
+//! | inner service | called with a [`Grant`] in its extensions | |
+//! | settle | the use is charged, or given back after a server error | |
+//!
+//! Every 402 carries a fresh challenge; no other answer carries an invoice.
+//! [`Refusal`] has the whole table.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `axum` | [`Grant`] as an extractor |
+//! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
+//!
+//! None is on by default, and none changes what the others do.
+//!
+//! # What it needs
+//!
+//! A tokio runtime with time enabled. Admitting a pass needs no runtime at all.
+//!
+//! [tower]: https://docs.rs/tower
+#![cfg_attr(not(all(feature = "dev", feature = "test-util")), allow(rustdoc::broken_intra_doc_links))]
+
+mod admission;
+mod answer;
+mod backend;
+mod caveat;
+mod challenge;
+mod clock;
+mod credential;
+mod entropy;
+mod error;
+#[cfg(feature = "axum")]
+mod extract;
+mod gate;
+mod grant;
+mod invoice;
+mod issuer;
+mod keys;
+pub mod ledger;
+mod limit;
+pub mod macaroon;
+mod name;
+mod offer;
+mod preimage;
+mod price;
+mod pricer;
+mod refusal;
+mod sale;
+pub mod service;
+#[cfg(feature = "test-util")]
+mod testing;
+
+pub use admission::{Admission, ChargeOn};
+pub use answer::Cause;
+pub use backend::{
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, Network, PaymentBackend,
+};
+#[cfg(feature = "dev")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
+pub use backend::{DevBackend, DevPayError};
+pub use caveat::{Caveat, CaveatRegistry, Check};
+pub use challenge::{Challenge, ChallengeError};
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use clock::FixedClock;
+pub use clock::{Clock, DAY, HOUR, MINUTE, SystemClock};
+pub use entropy::{Entropy, SystemEntropy};
+pub use error::{Error, ErrorKind};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use extract::MissingGate;
+pub use gate::{Gate, GateBuilder};
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub use grant::TestGrant;
+pub use grant::{Basis, Grant};
+pub use issuer::{Issuer, IssuerBuilder};
+pub use keys::{KeyRing, RootKey};
+pub use ledger::{Ledger, MemoryLedger, Revocation};
+pub use offer::{Access, Offer};
+pub use preimage::{HexError, PaymentHash, Preimage};
+pub use price::{Amount, Price, PriceOutOfRange, Unit};
+pub use pricer::PriceError;
+pub use refusal::{Malformed, Refusal};
+#[doc(inline)]
+pub use service::{L402, L402Layer};

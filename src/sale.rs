@@ -1,0 +1,149 @@
+//! Selling: from a request that could not be admitted to a challenge.
+//!
+//! limit, price, backend, mint.
+
+use std::time::Duration;
+
+use http::request::Parts;
+
+use crate::answer::Refused;
+use crate::backend::{BackendError, BackendErrorKind, InvoiceRequest};
+use crate::caveat::Minted;
+use crate::challenge::Challenge;
+use crate::clock::unix;
+use crate::entropy::random;
+use crate::gate::GateInner;
+use crate::invoice::{self, CheckedInvoice, InvoiceError};
+use crate::issuer::IssuerInner;
+use crate::macaroon::{Identifier, TokenId, mint};
+use crate::offer::Offer;
+use crate::preimage::PaymentHash;
+use crate::price::{Amount, Price};
+use crate::refusal::Refusal;
+
+/// Shortest time in which an invoice can be paid, in seconds.
+const MIN_LIFETIME: u64 = 30;
+/// When to ask again after the backend failed.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a request that could not be admitted is answered with.
+#[derive(Debug)]
+pub(crate) enum Sale {
+    /// It costs nothing.
+    Free,
+    Challenge(Box<Sold>),
+}
+
+/// A challenge, and what the buyer is told about it.
+#[derive(Debug)]
+pub(crate) struct Sold {
+    pub(crate) challenge: Challenge,
+    pub(crate) payment_hash: PaymentHash,
+    /// What the invoice is for, in msat: the price, rounded up to what the backend bills.
+    pub(crate) amount_msat: u64,
+    /// Unix second until which the invoice can be paid.
+    pub(crate) pay_by: u64,
+    /// Unix second until which the token is good.
+    pub(crate) valid_until: u64,
+}
+
+pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused> {
+    let issuer = &*gate.issuer.0;
+    let offer = gate.sold_offer();
+    let Price::Amount(price) = offer.pricing.price(head)? else { return Ok(Sale::Free) };
+    let bound = issuer.caveats.bind_to(head)?;
+    gate.requires_bound(&bound)?;
+
+    let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+    let now = unix(issuer.clock.now());
+    let keys = issuer.trust.load().keys.clone();
+    let key = keys.signing(offer.is_metered());
+    let duration = offer.access.duration().as_secs();
+    let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));
+    let max_price = offer.pricing.is_computed().then_some(price);
+
+    let mut minted = Minted {
+        service: &gate.service,
+        also_opens: &offer.also_opens,
+        tier: offer.tier,
+        offer: &offer.id,
+        capabilities: &offer.capabilities,
+        valid_until: 0,
+        max_uses: offer.access.max_uses(),
+        max_price,
+        bound,
+    };
+    let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
+    let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
+    let ask = InvoiceRequest {
+        amount_msat: price.msat().next_multiple_of(issuer.capabilities.step_msat()),
+        description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),
+        expiry: Duration::from_secs(lifetime),
+        service: gate.service.to_string(),
+        offer: offer.id.to_string(),
+        token_id,
+    };
+    let invoice = ask_backend(issuer, &ask, now).await.map_err(Refused::from)?;
+    drop(place);
+
+    let pay_by = invoice.expires_at.min(now + lifetime);
+    let valid_until = pay_by + duration;
+    minted.valid_until = valid_until;
+    let identifier = Identifier { version: 0, payment_hash: invoice.payment_hash, token_id };
+    let root = key.root(&identifier.to_bytes());
+    let token =
+        mint(&*root, &identifier, minted.caveats()).expect("the gate was built for tokens within the caps");
+    Ok(Sale::Challenge(Box::new(Sold {
+        challenge: Challenge::new(token, invoice.bolt11),
+        payment_hash: invoice.payment_hash,
+        amount_msat: ask.amount_msat,
+        pay_by,
+        valid_until,
+    })))
+}
+
+async fn ask_backend(
+    issuer: &IssuerInner,
+    ask: &InvoiceRequest,
+    now: u64,
+) -> Result<CheckedInvoice, BackendError> {
+    let invoice = tokio::time::timeout(issuer.limits.time_limit, issuer.backend.create_invoice(ask))
+        .await
+        .map_err(|_| BackendError::timeout())??;
+    let checked = invoice::check(&invoice, ask, &issuer.capabilities, now)?;
+    if !issuer.limits.is_new(checked.payment_hash) {
+        return Err(InvoiceError::Reused.into());
+    }
+    Ok(checked)
+}
+
+impl From<BackendError> for Refused {
+    fn from(error: BackendError) -> Self {
+        let retry_after = match error.kind() {
+            BackendErrorKind::RateLimited { retry_after } => retry_after,
+            _ => None,
+        };
+        Self::because(Refusal::BackendUnavailable { retry_after: retry_after.unwrap_or(RETRY_AFTER) }, error)
+    }
+}
+
+/// The longest token that an offer can make, to see whether it is within the
+/// caps and leaves its holder room to attenuate.
+pub(crate) fn longest_token(service: &str, offer: &Offer, bound: Vec<crate::caveat::Bound>) -> Option<usize> {
+    let Price::Amount(most) = Price::sat(21_000_000 * 100_000_000) else { unreachable!("an amount") };
+    let minted = Minted {
+        service,
+        also_opens: &offer.also_opens,
+        tier: offer.tier,
+        offer: &offer.id,
+        capabilities: &offer.capabilities,
+        valid_until: u64::MAX,
+        max_uses: offer.access.max_uses(),
+        max_price: offer.pricing.is_computed().then_some::<Amount>(most),
+        bound,
+    };
+    let caveats = minted.caveats();
+    let identifier = Identifier { version: 0, payment_hash: [0; 32].into(), token_id: [0; 32].into() };
+    let token = mint(&[0; 32], &identifier, &caveats).ok()?;
+    (caveats.len() <= 24).then(|| token.as_bytes().len())
+}

@@ -1,0 +1,141 @@
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::admission::{Admission, Settlement};
+
+use super::Body;
+
+/// The ledger's and the backend's part of a decision. It owns the head and
+/// gives it back, so that body and ready service can stay outside the box.
+type Decision = Pin<Box<dyn Future<Output = (Parts, Result<Admission, Response<Bytes>>)> + Send>>;
+
+pin_project! {
+    /// The response of a service behind a gate.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, F, B> {
+        #[pin]
+        state: State<S, F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[project_replace = StateOwned]
+    enum State<S, F, B> {
+        Undecided { decision: Decision, ready: S, body: B },
+        Admitted { #[pin] response: F, settlement: Option<Settlement> },
+        Answered { response: Response<Bytes> },
+        Done,
+    }
+}
+
+impl<S, F, B> ResponseFuture<S, F, B> {
+    pub(super) fn undecided(decision: Decision, ready: S, body: B) -> Self {
+        Self { state: State::Undecided { decision, ready, body } }
+    }
+
+    pub(super) fn answered(response: Response<Bytes>) -> Self {
+        Self { state: State::Answered { response } }
+    }
+
+    /// A request that the gate let pass without a grant.
+    pub(super) fn forwarded(response: F) -> Self {
+        Self { state: State::Admitted { response, settlement: None } }
+    }
+
+    pub(super) fn admitted(admission: Admission, inner: &mut S, head: Parts, body: B) -> Self
+    where
+        S: Service<Request<B>, Future = F>,
+    {
+        Self { state: State::admitted(admission, inner, head, body) }
+    }
+}
+
+impl<S, F, B> State<S, F, B> {
+    fn admitted(admission: Admission, inner: &mut S, mut head: Parts, body: B) -> Self
+    where
+        S: Service<Request<B>, Future = F>,
+    {
+        let (grant, mut settlement) = admission.into_parts();
+        head.extensions.insert(grant);
+        settlement.until_inner_returns();
+        let response = inner.call(Request::from_parts(head, body));
+        settlement.until_response();
+        Self::Admitted { response, settlement: Some(settlement) }
+    }
+}
+
+impl<S, F, B, ResBody, E> Future for ResponseFuture<S, F, B>
+where
+    S: Service<Request<B>, Response = Response<ResBody>, Error = E, Future = F>,
+    F: Future<Output = Result<Response<ResBody>, E>>,
+{
+    type Output = Result<Response<Body<ResBody>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Undecided { decision, .. } => {
+                    let (head, decided) = ready!(decision.as_mut().poll(cx));
+                    let StateOwned::Undecided { mut ready, body, .. } =
+                        state.as_mut().project_replace(State::Done)
+                    else {
+                        unreachable!("the state was matched above")
+                    };
+                    state.set(match decided {
+                        Ok(admission) => State::admitted(admission, &mut ready, head, body),
+                        Err(response) => State::Answered { response },
+                    });
+                }
+                StateProj::Admitted { response, settlement } => {
+                    if let Some(settlement) = settlement {
+                        settlement.until_inner_returns();
+                    }
+                    let result = match response.poll(cx) {
+                        Poll::Ready(result) => result,
+                        Poll::Pending => {
+                            if let Some(settlement) = settlement {
+                                settlement.until_response();
+                            }
+                            return Poll::Pending;
+                        }
+                    };
+                    let settlement = settlement.take();
+                    state.set(State::Done);
+                    return Poll::Ready(match (result, settlement) {
+                        (Ok(response), Some(settlement)) => Ok(settlement.settle(response).map(Body::inner)),
+                        (Ok(response), None) => Ok(response.map(Body::inner)),
+                        (Err(error), settlement) => {
+                            if let Some(settlement) = settlement {
+                                settlement.fail();
+                            }
+                            Err(error)
+                        }
+                    });
+                }
+                StateProj::Answered { .. } => {
+                    let StateOwned::Answered { response } = state.project_replace(State::Done) else {
+                        unreachable!("the state was matched above")
+                    };
+                    return Poll::Ready(Ok(response.map(Body::gate)));
+                }
+                StateProj::Done => panic!("`ResponseFuture` polled after completion"),
+            }
+        }
+    }
+}
+
+impl<S, F, B> fmt::Debug for ResponseFuture<S, F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

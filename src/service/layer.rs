@@ -1,0 +1,39 @@
+use tower_layer::Layer;
+
+use crate::gate::Gate;
+
+use super::L402;
+
+/// Puts a [`Gate`] before a service.
+///
+/// On an axum router use `route_layer`, or `.layer` on the handler: a gate on
+/// `get(handler).layer(..)` also asks a payment for a 405.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct L402Layer {
+    gate: Gate,
+    forward_preflight: bool,
+}
+
+impl L402Layer {
+    /// The layer of this gate.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate, forward_preflight: false }
+    }
+
+    /// Hands CORS preflights to the inner service, without a payment: for a
+    /// CORS layer below the gate. Otherwise the gate answers them itself, 204
+    /// and empty, and the inner service does not see them.
+    pub fn forward_preflight(mut self) -> Self {
+        self.forward_preflight = true;
+        self
+    }
+}
+
+impl<S> Layer<S> for L402Layer {
+    type Service = L402<S>;
+
+    fn layer(&self, inner: S) -> L402<S> {
+        L402::new(inner, self.gate.clone(), self.forward_preflight)
+    }
+}

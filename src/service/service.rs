@@ -1,0 +1,74 @@
+use std::mem;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use crate::answer;
+use crate::gate::{Gate, Judged};
+
+use super::{Body, ResponseFuture};
+
+/// A service behind a [`Gate`]: what [`L402Layer`](super::L402Layer) makes.
+#[derive(Clone, Debug)]
+pub struct L402<S> {
+    inner: S,
+    gate: Gate,
+    forward_preflight: bool,
+}
+
+impl<S> L402<S> {
+    pub(super) fn new(inner: S, gate: Gate, forward_preflight: bool) -> Self {
+        Self { inner, gate, forward_preflight }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for L402<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+{
+    type Response = Response<Body<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, S::Future, ReqBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        if answer::is_preflight(&head) {
+            if self.forward_preflight {
+                return ResponseFuture::forwarded(self.inner.call(Request::from_parts(head, body)));
+            }
+            self.give_back_readiness();
+            return ResponseFuture::answered(answer::preflight());
+        }
+        match self.gate.judge(&mut head) {
+            Judged::Admitted(admission) => ResponseFuture::admitted(admission, &mut self.inner, head, body),
+            Judged::Refused(response) => {
+                self.give_back_readiness();
+                ResponseFuture::answered(response)
+            }
+            Judged::Undecided(pending) => {
+                // The service that was polled ready goes with the request.
+                let fresh = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, fresh);
+                let gate = self.gate.clone();
+                let decision = Box::pin(async move {
+                    let decided = gate.decide(&head, pending).await;
+                    (head, decided)
+                });
+                ResponseFuture::undecided(decision, ready, body)
+            }
+        }
+    }
+}
+
+impl<S: Clone> L402<S> {
+    /// Drops what `poll_ready` reserved in the inner service, a place under a
+    /// concurrency limit for one, which this request will not use.
+    fn give_back_readiness(&mut self) {
+        self.inner = self.inner.clone();
+    }
+}
