@@ -195,7 +195,7 @@ impl<'a> Terms<'a> {
             price_msat: sold.amount_msat,
             invoice: sold.challenge.invoice(),
             payment_hash: sold.payment_hash.to_string(),
-            token: sold.challenge.token_base64(),
+            token: sold.challenge.token().to_base64(),
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",

@@ -3,7 +3,6 @@
 use http::HeaderValue;
 
 use crate::caveat::Minted;
-use crate::challenge::Challenge;
 use crate::clock::unix;
 use crate::entropy::random;
 use crate::gate::Gate;
@@ -54,6 +53,6 @@ impl Gate {
         let identifier = Identifier { version: 0, payment_hash: preimage.payment_hash(), token_id };
         let token = mint(&*key.root(&identifier.to_bytes()), &identifier, caveats)
             .expect("the gate was built for tokens within the caps");
-        Challenge::new(token, String::new()).credential(&preimage)
+        token.credential(&preimage)
     }
 }
