@@ -119,3 +119,7 @@ pub use pricer::PriceError;
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};
+
+#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "test-util"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
