@@ -75,10 +75,8 @@ fn arguments() -> Result<(u16, bool)> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--port" => {
-                port = arguments
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .ok_or("--port takes a number up to 65535")?
+                let number = arguments.next().and_then(|n| n.parse().ok());
+                port = number.ok_or("--port takes a number up to 65535")?;
             }
             "--serve" => serve_only = true,
             _ => return Err(format!("unknown argument `{argument}`; there are --port N and --serve").into()),

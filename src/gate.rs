@@ -2,7 +2,7 @@
 //!
 //! 1. caps and grammar (`credential.rs`)
 //! 2. identifier, signature, preimage (`macaroon/verify.rs`)
-//! 3. revocation (`issuer.rs`)
+//! 3. revocation (`ledger/revocation.rs`)
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
 //! 6. the ledger, where uses are counted (`ledger/`)
@@ -236,12 +236,14 @@ impl GateInner {
     fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
         let issuer = &*self.issuer.0;
         let now = issuer.clock.now();
-        let trust = issuer.trust.load();
+        let keys = issuer.keys.load();
         let mut buffer = [0; MAX_MACAROON];
 
         let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
-        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &trust.keys)?;
-        trust.check(token.payment_hash(), token.token_id(), &self.service)?;
+        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &keys)?;
+        if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
+            return Err(Refusal::Revoked.into());
+        }
         let scope = Scope { service: &self.service, registry: &issuer.caveats, head, now };
         let claims = caveat::check(&token, &scope)?;
         self.check_requirements(&token, &claims)?;
@@ -254,7 +256,7 @@ impl GateInner {
             None => None,
             Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
             // A ledger that lost its counts backs the tokens of its own keys alone.
-            Some(_) if !trust.keys.backs_metered(token.token_id().key_id()) => {
+            Some(_) if !keys.backs_metered(token.token_id().key_id()) => {
                 return Err(Refusal::UnknownKey.into());
             }
             Some(uses) => Some(Debit {

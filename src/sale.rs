@@ -56,7 +56,7 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
 
     let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
     let now = unix(issuer.clock.now());
-    let keys = issuer.trust.load().keys.clone();
+    let keys = issuer.keys.load_full();
     let key = keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
     let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));

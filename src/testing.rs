@@ -46,8 +46,8 @@ impl Gate {
             bound: Vec::new(),
         }
         .caveats();
-        let trust = issuer.trust.load();
-        let key = trust.keys.signing(offer.is_metered());
+        let keys = issuer.keys.load();
+        let key = keys.signing(offer.is_metered());
         let minted = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");
         let token_id = TokenId::new(key.id(), now, minted, random(&*issuer.entropy));
         let identifier = Identifier { version: 0, payment_hash: preimage.payment_hash(), token_id };
