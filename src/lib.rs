@@ -61,6 +61,9 @@ mod backend;
 mod caveat;
 mod challenge;
 mod clock;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod credential;
 mod entropy;
 mod error;
