@@ -191,7 +191,7 @@ impl<'a> Terms<'a> {
     fn new(gate: &'a GateInner, head: &Parts, sold: &'a Sold) -> Self {
         Self {
             service: &gate.service,
-            offer: &gate.sold_offer().id,
+            offer: &sold.offer,
             price_msat: sold.amount_msat,
             invoice: sold.challenge.invoice(),
             payment_hash: sold.payment_hash.to_string(),
@@ -199,7 +199,7 @@ impl<'a> Terms<'a> {
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable().map(|offer| Listed::new(offer, head)).collect(),
+            offers: gate.sellable(head).map(|offer| Listed::new(offer, head)).collect(),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::clock::{Clock, MINUTE, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
 use crate::keys::{KeyRing, SigningKeys};
-use crate::ledger::{Account, Ledger, LedgerError, Meter, Revocation, Revocations};
-use crate::limit::ChallengeLimits;
+use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
+use crate::limit::Limits;
 use crate::preimage::PaymentHash;
 
 /// How long a ledger operation may take before the request is refused.
@@ -52,7 +52,7 @@ pub(crate) struct IssuerInner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) challenge_lifetime: Duration,
-    pub(crate) limits: ChallengeLimits,
+    pub(crate) limits: Limits,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -131,6 +131,17 @@ impl Issuer {
         let Some(meter) = &self.0.meter else { return Ok(None) };
         let ledger = meter.ledger.clone();
         meter.run_to_end(async move { ledger.account(&token.into()).await }).await
+    }
+
+    /// The reservations that no request has ended yet. One past its lease was
+    /// left by a process that died: it counts as spent.
+    ///
+    /// # Errors
+    /// The ledger could not be read.
+    pub async fn open_reservations(&self) -> Result<Vec<OpenReservation>, LedgerError> {
+        let Some(meter) = &self.0.meter else { return Ok(Vec::new()) };
+        let ledger = meter.ledger.clone();
+        meter.run_to_end(async move { ledger.open_reservations().await }).await
     }
 
     /// Takes a service name for one gate builder and the gates made with it.
@@ -266,7 +277,7 @@ impl IssuerBuilder {
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: ChallengeLimits::new(self.invoices_in_flight, self.invoice_time_limit),
+            limits: Limits::new(self.invoices_in_flight, self.invoice_time_limit),
             names: Mutex::default(),
         })))
     }

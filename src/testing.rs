@@ -30,7 +30,7 @@ impl Gate {
     /// Tokens are bound to no condition of `CaveatRegistry::bind`.
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn test_credential(&self) -> HeaderValue {
-        let (gate, issuer, offer) = (&self.0, &*self.0.issuer.0, self.0.sold_offer());
+        let (gate, issuer, offer) = (&self.0, &*self.0.issuer.0, self.0.first_offer());
         let preimage = Preimage::from_bytes(random(&*issuer.entropy));
         let now = unix(issuer.clock.now());
         let Price::Amount(most) = Price::sat(21_000_000 * 100_000_000) else { unreachable!("an amount") };
@@ -42,6 +42,7 @@ impl Gate {
             capabilities: &offer.capabilities,
             valid_until: now + offer.access.duration().as_secs(),
             max_uses: offer.access.max_uses(),
+            rate: offer.access.max_rate(),
             max_price: offer.pricing.is_computed().then_some(most),
             bound: Vec::new(),
         }
