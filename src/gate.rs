@@ -217,9 +217,15 @@ enum Next {
 }
 
 /// What a credential opens, and what the ledger has to say first.
-struct Ruling {
+pub(crate) struct Ruling {
     grant: Granted,
     debit: Option<Debit>,
+}
+
+impl Ruling {
+    pub(crate) fn into_token(self) -> (Option<GrantedToken>, Option<Debit>) {
+        (self.grant.token, self.debit)
+    }
 }
 
 /// What a grant will say.
@@ -235,7 +241,7 @@ impl Granted {
 
 impl GateInner {
     /// Steps 1 to 5, one line each.
-    fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
+    pub(crate) fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
         let issuer = &*self.issuer.0;
         let now = issuer.clock.now();
         let keys = issuer.keys.load();

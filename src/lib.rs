@@ -55,6 +55,7 @@
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(not(all(feature = "dev", feature = "test-util")), allow(rustdoc::broken_intra_doc_links))]
 
+mod account;
 mod admission;
 mod answer;
 mod backend;
