@@ -181,7 +181,7 @@ impl Settlement {
 /// Says what is left, in the `RateLimit` fields of the IETF's draft.
 fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64) {
     let service = &gate.0.service;
-    let seconds = debit.expires_at.saturating_sub(unix(gate.0.issuer.0.clock.now()));
+    let seconds = debit.valid_until.saturating_sub(unix(gate.0.issuer.0.clock.now()));
     let fields = [
         ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.limit.min(debit.ceiling))),
         ("ratelimit", format!(r#""{service}";r={left};t={seconds}"#)),

@@ -262,7 +262,8 @@ impl GateInner {
                 units: 1,
                 limit: uses.sold,
                 ceiling: uses.ceiling,
-                expires_at: claims.valid_until,
+                expires_at: claims.expiry.sold,
+                valid_until: claims.expiry.earliest,
             }),
         };
         Ok(Ruling {
@@ -314,7 +315,7 @@ impl GateInner {
             offer: offer.map_or_else(|| claims.offer.into(), |offer| offer.id.clone()),
             payment_hash: token.payment_hash(),
             token_id: token.token_id(),
-            valid_until: claims.valid_until,
+            valid_until: claims.expiry.earliest,
             remaining: None,
             tier: claims.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },

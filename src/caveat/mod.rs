@@ -118,14 +118,24 @@ pub(crate) struct Claims<'m> {
     pub(crate) offer: &'m str,
     /// The last, narrowest list of capabilities.
     pub(crate) capabilities: &'m str,
-    /// The earliest expiry, in unix seconds.
-    pub(crate) valid_until: u64,
+    /// When it expires.
+    pub(crate) expiry: Expiry,
     /// How many uses were sold, and the fewest that any caveat leaves.
     pub(crate) uses: Option<Uses>,
     /// The lowest price that any caveat allows.
     pub(crate) max_price: Option<Amount>,
     /// Whether the server bound the token to a price.
     pub(crate) price_is_bound: bool,
+}
+
+/// The end of a token, in unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// What was sold: a holder who shortens their copy does not shorten the
+    /// token, so its count is kept until then.
+    pub(crate) sold: u64,
+    /// The earliest that any caveat names: this copy is good until then.
+    pub(crate) earliest: u64,
 }
 
 /// Uses of a metered token.
@@ -143,7 +153,7 @@ struct Seen<'m> {
     services: Option<services::Lists<'m>>,
     offer: Option<&'m str>,
     capabilities: Option<&'m str>,
-    valid_until: Option<u64>,
+    expiry: Option<Expiry>,
     uses: Option<Uses>,
     max_price: Option<Amount>,
     price_is_bound: bool,
@@ -169,7 +179,7 @@ pub(crate) fn check<'m>(token: &Verified<'m>, scope: &Scope<'_>) -> Result<Claim
         tier: services.tier(),
         offer: seen.offer.ok_or(Refusal::WrongOffer)?,
         capabilities: seen.capabilities.unwrap_or_default(),
-        valid_until: seen.valid_until.ok_or(Refusal::InvalidCaveat)?,
+        expiry: seen.expiry.ok_or(Refusal::InvalidCaveat)?,
         uses: seen.uses,
         max_price: seen.max_price,
         price_is_bound: seen.price_is_bound,
@@ -201,7 +211,7 @@ fn apply<'m>(
             match suffix {
                 Suffix::Offer => offer::apply(&mut seen.offer, value, minted)?,
                 Suffix::Capabilities => capabilities::apply(&mut seen.capabilities, value, minted)?,
-                Suffix::ValidUntil => expiry::apply(&mut seen.valid_until, value, minted, unix(scope.now))?,
+                Suffix::ValidUntil => expiry::apply(&mut seen.expiry, value, minted, unix(scope.now))?,
                 Suffix::MaxUses => uses::apply(&mut seen.uses, value, minted)?,
                 Suffix::MaxPrice => {
                     price::apply(&mut seen.max_price, value)?;

@@ -40,7 +40,10 @@ pub(crate) struct Debit {
     pub(crate) units: u64,
     pub(crate) limit: u64,
     pub(crate) ceiling: u64,
+    /// When what was sold expires: until then the count is kept.
     pub(crate) expires_at: u64,
+    /// When the presented copy expires, which its holder may have shortened.
+    pub(crate) valid_until: u64,
 }
 
 impl Meter {
@@ -55,7 +58,7 @@ impl Meter {
 
     /// Spends what a request takes; gives the reservation and what is left.
     pub(crate) async fn reserve(self: &Arc<Self>, debit: Debit) -> Result<(Reservation, u64), Refused> {
-        let Debit { account, units, limit, ceiling, expires_at } = debit;
+        let Debit { account, units, limit, ceiling, expires_at, .. } = debit;
         let id = ReservationId::new(account, random(&*self.entropy));
         let ask = Reserve { id, units, limit, ceiling, expires_at, now: unix(self.clock.now()) };
         // Armed before the first poll: a request that is dropped at any await
