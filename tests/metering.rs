@@ -17,7 +17,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use l402::ledger::release_cap;
 use l402::{Access, ChargeOn, DAY, Gate, HOUR, L402Layer, MINUTE, MemoryLedger, Offer, Price};
-use svc::{NOW, Paid, Shop, call, code, header, inner, ok, outcome, poll_once, request, settle_tasks, status};
+use svc::{
+    NOW, Paid, Shop, call, code, header, inner, ok, outcome, poll_once, request, settle_tasks, status,
+};
 use tower::{Layer, service_fn};
 
 #[tokio::test]
@@ -55,8 +57,7 @@ async fn the_grant_says_what_is_left_after_this_use() {
         let _ = admission.settle(Response::new(()));
     }
     let pass = shop.gate("pass", Access::pass(HOUR));
-    let admission =
-        pass.admit(&mut request(Some(&pass.test_credential())).into_parts().0).await.unwrap();
+    let admission = pass.admit(&mut request(Some(&pass.test_credential())).into_parts().0).await.unwrap();
     assert_eq!(admission.grant().remaining(), None);
     assert_eq!(header(&admission.settle(Response::new(())), "ratelimit"), None);
 }
@@ -110,9 +111,7 @@ async fn server_errors_cost_nothing_and_everything_else_a_use() {
         .map(|status| (status, None, true))
         .into_iter()
         .chain([500, 501, 502, 503, 504, 599].map(|status| (status, None, false)))
-        .chain((0..=16).map(|grpc| {
-            (200, Some(grpc.to_string()), ![2, 4, 8, 13, 14, 15].contains(&grpc))
-        }))
+        .chain((0..=16).map(|grpc| (200, Some(grpc.to_string()), ![2, 4, 8, 13, 14, 15].contains(&grpc))))
         .collect();
     for (status, grpc, charged) in rows {
         let shop = Shop::new();
@@ -147,18 +146,19 @@ async fn an_error_of_the_inner_service_passes_through_and_costs_nothing() {
 /// Turns a panic while the response is made into a 500, as layers above do.
 async fn catch<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    std::future::poll_fn(move |cx| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-            Err(_) => Poll::Ready(None),
-        }
+    std::future::poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        Err(_) => Poll::Ready(None),
     })
     .await
 }
 
 /// Panics in `call`, at the first poll, or once it was pending.
-fn panicking(after: usize) -> impl tower::Service<Request<()>, Response = Response<String>, Error = Infallible, Future: Send> + Clone + Send {
+fn panicking(
+    after: usize,
+) -> impl tower::Service<Request<()>, Response = Response<String>, Error = Infallible, Future: Send> + Clone + Send
+{
     service_fn(move |_: Request<()>| {
         assert!(after > 0, "in call");
         let mut polls = 1;
@@ -242,7 +242,8 @@ async fn a_gate_charges_as_it_was_told() {
                 .build()
                 .unwrap();
             let paid = Paid::buy(&shop, &gate).await;
-            let mut service = L402Layer::new(gate).layer(service_fn(move |_: Request<()>| async move { make() }));
+            let mut service =
+                L402Layer::new(gate).layer(service_fn(move |_: Request<()>| async move { make() }));
             let _ = call(&mut service, request(Some(&paid.credential()))).await;
             assert_eq!(shop.used(paid.hash()).await, charge, "{name}, answer {i}");
             assert_eq!(shop.open().await, 0);
