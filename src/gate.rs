@@ -122,7 +122,7 @@ impl Gate {
         let (presented, outcome) = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
-            Some(outer) if outer.is_paid() => return self.judge_again(outer.presented.clone(), head),
+            Some(outer) if outer.is_taken => return self.judge_again(outer, head),
             Some(outer) if outer.presented.is_some() => (outer.presented.clone(), Ok(())),
             _ => match credential::take(&mut head.headers, self.0.forward_credential) {
                 Ok(presented) => (presented, Ok(())),
@@ -144,13 +144,20 @@ impl Gate {
         }
     }
 
-    fn judge_again(&self, presented: Option<Presented>, head: &Parts) -> Judged {
-        match self.0.rule(presented.as_ref(), head) {
-            Ok(Ruling { grant, .. }) => {
-                Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
+    fn judge_again(&self, outer: &Grant, head: &Parts) -> Judged {
+        let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
+            Ok(ruling) => ruling.grant,
+            // What costs nothing needs no token.
+            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
+            Err(_) => {
+                return Judged::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None));
             }
-            Err(_) => Judged::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None)),
+        };
+        if let Some(token) = &mut granted.token {
+            token.remaining = outer.remaining();
         }
+        let grant = Grant { is_taken: true, ..self.grant(granted, outer.presented.clone()) };
+        Judged::Admitted(Admission::new(self, grant, None))
     }
 
     /// The rest: the ledger, and the sale.
@@ -187,7 +194,14 @@ impl Gate {
     }
 
     fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
-        Grant { service: self.0.service.clone(), basis: granted.basis, token: granted.token, presented }
+        let is_taken = granted.basis.is_paid();
+        Grant {
+            service: self.0.service.clone(),
+            basis: granted.basis,
+            token: granted.token,
+            is_taken,
+            presented,
+        }
     }
 }
 
@@ -331,6 +345,11 @@ impl GateInner {
     /// The offer that the challenge sells.
     pub(crate) fn sold_offer(&self) -> &Offer {
         self.sellable().next().expect("the gate was built with an offer that opens it")
+    }
+
+    /// Whether the request costs nothing.
+    fn is_free(&self, head: &Parts) -> bool {
+        matches!(self.sold_offer().pricing.price(head), Ok(Price::Free))
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.
