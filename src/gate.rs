@@ -28,9 +28,9 @@ use crate::ledger::Debit;
 use crate::macaroon::{self, MAX_MACAROON, Verified};
 use crate::name;
 use crate::offer::Offer;
-use crate::price::Price;
+use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
-use crate::sale::{self, Sale};
+use crate::sale;
 
 /// Bytes that every token leaves its holder for caveats of their own.
 const ROOM_TO_ATTENUATE: usize = 512;
@@ -110,10 +110,15 @@ impl Gate {
     /// Outside a tokio runtime with time enabled, where an invoice has to be
     /// asked for or a ledger does not answer at once.
     pub async fn admit(&self, head: &mut Parts) -> Result<Admission, Response<Bytes>> {
-        match self.judge(head) {
+        let mut judged = self.judge(head);
+        if let Judged::Undecided(pending) = judged {
+            judged = self.decide(head, pending).await;
+        }
+        match judged {
             Judged::Admitted(admission) => Ok(admission),
             Judged::Refused(response) => Err(response),
-            Judged::Undecided(pending) => self.decide(head, pending).await,
+            Judged::Payable(payable) => Err(self.sell(head, payable).await),
+            Judged::Undecided(_) => unreachable!("the ledger was asked"),
         }
     }
 
@@ -135,12 +140,9 @@ impl Gate {
                 Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
             }
             Ok(Ruling { grant, debit: Some(debit) }) => {
-                Judged::Undecided(Pending { presented, next: Next::Reserve(grant, debit) })
+                Judged::Undecided(Pending { presented, grant, debit })
             }
-            Err(refused) if refused.refusal.is_payable() => {
-                Judged::Undecided(Pending { presented, next: Next::Sell(refused) })
-            }
-            Err(refused) => Judged::Refused(answer::respond(&self.0, head, refused, None)),
+            Err(refused) => self.refuse(head, refused, presented),
         }
     }
 
@@ -160,36 +162,48 @@ impl Gate {
         Judged::Admitted(Admission::new(self, grant, None))
     }
 
-    /// The rest: the ledger, and the sale.
-    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Result<Admission, Response<Bytes>> {
-        let Pending { presented, next } = pending;
-        let refused = match next {
-            Next::Sell(refused) => refused,
-            Next::Reserve(mut grant, debit) => {
-                let meter =
-                    self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
-                match meter.reserve(debit).await {
-                    Ok((reservation, remaining)) => {
-                        if let Some(token) = &mut grant.token {
-                            token.remaining = Some(remaining);
-                        }
-                        return Ok(Admission::new(
-                            self,
-                            self.grant(grant, presented),
-                            Some((reservation, debit)),
-                        ));
-                    }
-                    Err(refused) => refused,
+    /// Without a token that opens it, a request is sold one, or admitted where
+    /// it costs nothing.
+    fn refuse(&self, head: &Parts, refused: Refused, presented: Option<Presented>) -> Judged {
+        let refused = if refused.refusal.is_payable() {
+            match self.0.sold_offer().pricing.price(head) {
+                Ok(Price::Amount(price)) => return Judged::Payable(Payable { refused, price }),
+                Ok(Price::Free) => {
+                    return Judged::Admitted(Admission::new(
+                        self,
+                        self.grant(Granted::FREE, presented),
+                        None,
+                    ));
                 }
+                Err(unpriced) => unpriced,
             }
+        } else {
+            refused
         };
-        if !refused.refusal.is_payable() {
-            return Err(answer::respond(&self.0, head, refused, None));
+        Judged::Refused(answer::respond(&self.0, head, refused, None))
+    }
+
+    /// Asks the ledger. What comes of it is decided.
+    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Judged {
+        let Pending { presented, mut grant, debit } = pending;
+        let meter = self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
+        match meter.reserve(debit).await {
+            Ok((reservation, remaining)) => {
+                if let Some(token) = &mut grant.token {
+                    token.remaining = Some(remaining);
+                }
+                let grant = self.grant(grant, presented);
+                Judged::Admitted(Admission::new(self, grant, Some((reservation, debit))))
+            }
+            Err(refused) => self.refuse(head, refused, presented),
         }
-        match sale::sell(&self.0, head).await {
-            Ok(Sale::Free) => Ok(Admission::new(self, self.grant(Granted::FREE, presented), None)),
-            Ok(Sale::Challenge(sold)) => Err(answer::respond(&self.0, head, refused, Some(&sold))),
-            Err(refused) => Err(answer::respond(&self.0, head, refused, None)),
+    }
+
+    /// Asks the backend for an invoice, and answers with the challenge.
+    pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
+        match sale::sell(&self.0, head, payable.price).await {
+            Ok(sold) => answer::respond(&self.0, head, payable.refused, Some(&sold)),
+            Err(refused) => answer::respond(&self.0, head, refused, None),
         }
     }
 
@@ -205,27 +219,31 @@ impl Gate {
     }
 }
 
-/// What a gate says of a request at once.
+/// What a gate says of a request.
 #[derive(Debug)]
 pub(crate) enum Judged {
     Admitted(Admission),
     Refused(Response<Bytes>),
+    /// Refused, and answered with a challenge: it never reaches the inner
+    /// service, which need not be kept ready while the backend is asked.
+    Payable(Payable),
+    /// The ledger has to be asked for the use.
     Undecided(Pending),
 }
 
-/// What has to be asked before a request is decided.
+/// A use that is to be asked for, and what is granted with it.
 #[derive(Debug)]
 pub(crate) struct Pending {
     presented: Option<Presented>,
-    next: Next,
+    grant: Granted,
+    debit: Debit,
 }
 
+/// A refusal that a payment of this price mends.
 #[derive(Debug)]
-enum Next {
-    /// Ask the ledger for the use.
-    Reserve(Granted, Debit),
-    /// Ask the backend for an invoice.
-    Sell(Refused),
+pub(crate) struct Payable {
+    refused: Refused,
+    price: Amount,
 }
 
 /// What a credential opens, and what the ledger has to say first.

@@ -1,6 +1,6 @@
 //! Selling: from a request that could not be admitted to a challenge.
 //!
-//! limit, price, backend, mint.
+//! limit, backend, mint.
 
 use std::time::Duration;
 
@@ -26,14 +26,6 @@ const MIN_LIFETIME: u64 = 30;
 /// When to ask again after the backend failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What a request that could not be admitted is answered with.
-#[derive(Debug)]
-pub(crate) enum Sale {
-    /// It costs nothing.
-    Free,
-    Challenge(Box<Sold>),
-}
-
 /// A challenge, and what the buyer is told about it.
 #[derive(Debug)]
 pub(crate) struct Sold {
@@ -47,10 +39,10 @@ pub(crate) struct Sold {
     pub(crate) valid_until: u64,
 }
 
-pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused> {
+/// Sells the gate's offer for this price.
+pub(crate) async fn sell(gate: &GateInner, head: &Parts, price: Amount) -> Result<Sold, Refused> {
     let issuer = &*gate.issuer.0;
     let offer = gate.sold_offer();
-    let Price::Amount(price) = offer.pricing.price(head)? else { return Ok(Sale::Free) };
     let bound = issuer.caveats.bind_to(head)?;
     gate.requires_bound(&bound)?;
 
@@ -93,13 +85,13 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
     let root = key.root(&identifier.to_bytes());
     let token =
         mint(&*root, &identifier, minted.caveats()).expect("the gate was built for tokens within the caps");
-    Ok(Sale::Challenge(Box::new(Sold {
+    Ok(Sold {
         challenge: Challenge::new(token, invoice.bolt11),
         payment_hash: invoice.payment_hash,
         amount_msat: ask.amount_msat,
         pay_by,
         valid_until,
-    })))
+    })
 }
 
 async fn ask_backend(

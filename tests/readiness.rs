@@ -17,11 +17,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use faults::{Fault, FaultyLedger, Op};
 use http::{HeaderValue, Method, Request, Response};
 use http_body::{Body as _, Frame};
-use l402::{Access, DAY, Gate, Grant, L402Layer, Offer, Price};
+use l402::{
+    Access, BackendError, Capabilities, DAY, Gate, Grant, Invoice, InvoiceRequest, Issuer, KeyRing,
+    L402Layer, Network, Offer, PaymentBackend, Price, RootKey,
+};
 use svc::{Inner, Shop, call, code, inner, is_ready, ok, outcome, poll_once, request, settle_tasks};
 use tower::buffer::{Buffer, BufferLayer};
 use tower::limit::ConcurrencyLimit;
@@ -443,4 +447,42 @@ async fn an_error_of_readiness_is_the_inner_services_own() {
     let shop = Shop::new();
     let mut service = L402Layer::new(shop.gate("svc", Access::pass(DAY))).layer(Broken);
     assert_eq!(service.ready().await.err(), Some("broken"));
+}
+
+/// A backend that never answers.
+#[derive(Debug)]
+struct HangingBackend;
+
+#[async_trait]
+impl PaymentBackend for HangingBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::node(Network::Regtest)
+    }
+
+    async fn create_invoice(&self, _: &InvoiceRequest) -> Result<Invoice, BackendError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_only_buys_holds_no_place_of_one_that_paid() {
+    let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), HangingBackend)
+        .with_network(Network::Regtest)
+        .with_ledger(FaultyLedger::yielding())
+        .build()
+        .unwrap();
+    let gate = Gate::new(&issuer, "uses", Offer::new(Price::sat(1), Access::uses(10))).unwrap();
+    let good = gate.test_credential();
+    for buyer in [None, Some(used_up(&gate))] {
+        let mut service = L402Layer::new(gate.clone()).layer(ConcurrencyLimit::new(ok(), 1));
+        assert!(is_ready(&mut service));
+        let mut waiting = Box::pin(service.call(request(buyer.as_ref())));
+        for _ in 0..5 {
+            assert!(poll_once(waiting.as_mut()).is_pending());
+            settle_tasks().await;
+        }
+        assert!(is_ready(&mut service), "the buyer waits for its invoice alone");
+        assert_eq!(service.call(request(Some(&good))).await.unwrap().status(), 200);
+        assert!(poll_once(waiting.as_mut()).is_pending());
+    }
 }

@@ -50,16 +50,15 @@ where
                 self.give_back_readiness();
                 ResponseFuture::answered(response)
             }
+            Judged::Payable(payable) => {
+                self.give_back_readiness();
+                ResponseFuture::payable(self.gate.clone(), head, payable)
+            }
             Judged::Undecided(pending) => {
                 // The service that was polled ready goes with the request.
                 let fresh = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, fresh);
-                let gate = self.gate.clone();
-                let decision = Box::pin(async move {
-                    let decided = gate.decide(&head, pending).await;
-                    (head, decided)
-                });
-                ResponseFuture::undecided(decision, ready, body)
+                ResponseFuture::undecided(self.gate.clone(), head, pending, ready, body)
             }
         }
     }
