@@ -91,9 +91,20 @@ pub(crate) struct Credential<'b> {
     pub(crate) preimage: Preimage,
 }
 
-/// Takes the credential out of the headers. With `keep` the headers stay as
-/// they are.
+/// Takes the credential out of the headers. With `keep` it stays there, as it
+/// does where it cannot be told what to take, and is marked sensitive: whoever
+/// prints the headers does not print it.
 pub(crate) fn take(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
+    let taken = take_out(headers, keep);
+    if taken.is_err() || (keep && matches!(taken, Ok(Some(_)))) {
+        let holds_credentials = |name: &HeaderName| *name == AUTHORIZATION || HEX_HEADERS.contains(name);
+        let values = headers.iter_mut().filter(|(name, _)| holds_credentials(name));
+        values.for_each(|(_, value)| value.set_sensitive(true));
+    }
+    taken
+}
+
+fn take_out(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
     let mut found = Found::default();
     for value in headers.get_all(AUTHORIZATION) {
         found.line(value)?;

@@ -406,7 +406,7 @@ impl GateBuilder {
     }
 
     /// Leaves the credential in the headers of an admitted request. The inner
-    /// service, and whoever logs its headers, then sees token and preimage.
+    /// service then sees token and preimage, in values marked sensitive.
     pub fn forward_credential(mut self) -> Self {
         self.forward_credential = true;
         self
