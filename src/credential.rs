@@ -264,10 +264,12 @@ fn without_ours(value: &HeaderValue) -> Option<HeaderValue> {
     }
     let mut kept = Vec::new();
     for (bytes, part) in line.split(|byte| *byte == b',').zip(split(line)) {
-        if !is_ours(&part) && !(kept.is_empty() && matches!(part, Part::Empty)) {
-            kept.extend_from_slice(bytes);
-            kept.push(b',');
+        let leads = kept.is_empty() && matches!(part, Part::Empty);
+        if is_ours(&part) || leads {
+            continue;
         }
+        kept.extend_from_slice(bytes);
+        kept.push(b',');
     }
     while matches!(kept.last(), Some(b',' | b' ' | b'\t')) {
         kept.pop();
