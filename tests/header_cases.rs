@@ -352,7 +352,7 @@ async fn lines_of_other_schemes_arrive_at_the_handler_as_they_were_sent() {
         "Basic dXNlcjpwYXNz",
         // Commas, with and without space, in and out of quotes.
         r#"Digest username="a",realm="b, c",nonce="d,e", qop=auth"#,
-        r#"AWS4-HMAC-SHA256 Credential=a/b,SignedHeaders=host;date,  Signature=0f"#,
+        "AWS4-HMAC-SHA256 Credential=a/b,SignedHeaders=host;date,  Signature=0f",
         "Bearer",
         "x,,y",
     ] {

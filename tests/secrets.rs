@@ -199,6 +199,9 @@ async fn no_debug_output_shows_a_secret() {
     future.await.unwrap();
 }
 
+/// Gate, header lines, status.
+type Row<'a> = (&'a Gate, &'a [(&'a str, &'a str)], u16);
+
 /// Whatever the gate says of a credential, the head of the request is safe to
 /// print afterwards.
 #[tokio::test]
@@ -216,7 +219,7 @@ async fn a_judged_request_is_safe_to_print() {
     let several = format!("L402 {},{}:{}", paid.base64(), second.base64(), paid.preimage());
     let no_preimage = format!("L402 {}", paid.base64());
     let bare_hex = hex::encode(paid.token.as_bytes());
-    let rows: &[(&Gate, &[(&str, &str)], u16)] = &[
+    let rows: &[Row<'_>] = &[
         (&gate, &[("authorization", &value)], 200),
         (&gate, &[("authorization", "Bearer x"), ("authorization", &value)], 200),
         (&gate, &[("macaroon", &hex), ("token", &hex)], 200),
