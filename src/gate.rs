@@ -117,6 +117,13 @@ impl Gate {
         }
     }
 
+    /// Takes the credential out of a request that passes without being judged:
+    /// the inner service sees none, as of every other request.
+    pub(crate) fn let_pass(&self, head: &mut Parts) {
+        // What is wrong with one is nobody's concern here.
+        let _ = credential::take(&mut head.headers, self.0.forward_credential);
+    }
+
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
         let (presented, outcome) = match head.extensions.get::<Grant>() {
