@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -479,6 +479,27 @@ async fn a_preflight_is_answered_without_payment_and_without_the_handler() {
     let answer = site.server.send("OPTIONS /preflight", &preflight).await;
     assert_eq!((answer.status, answer.text()), (200, "served"));
     assert_eq!(site.calls.load(Ordering::SeqCst), 1);
+}
+
+/// No browser sends a credential with a preflight; others might.
+#[tokio::test]
+async fn a_forwarded_preflight_carries_no_credential() {
+    let shop = Shop::new();
+    let gate = |name| Gate::builder(&shop.issuer, name, Offer::new(Price::sat(1), Access::pass(HOUR)));
+    let (taken, kept) = (gate("taken").build().unwrap(), gate("kept").forward_credential().build().unwrap());
+    let echo = any(|headers: HeaderMap| async move {
+        let lines = headers.get_all("authorization").iter().map(|value| value.to_str().unwrap().to_owned());
+        lines.collect::<Vec<_>>().join("|")
+    });
+    let value = taken.test_credential().to_str().unwrap().to_owned();
+    let app = Router::new()
+        .route("/taken", echo.clone().layer(L402Layer::new(taken).forward_preflight()))
+        .route("/kept", echo.layer(L402Layer::new(kept).forward_preflight()));
+    let server = serve(app).await;
+    let line = format!("Authorization: {value}");
+    let lines = ["Origin: a", "Access-Control-Request-Method: GET", "Authorization: Bearer x", &line];
+    assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "Bearer x");
+    assert_eq!(server.send("OPTIONS /kept", &lines).await.text(), format!("Bearer x|{value}"));
 }
 
 #[tokio::test]
