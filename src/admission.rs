@@ -221,7 +221,7 @@ fn keep_private(headers: &mut HeaderMap) {
 /// The cache directives of the inner service, without those for shared caches.
 fn private(headers: &HeaderMap) -> HeaderValue {
     let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let directives = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|directive| {
+    let directives = lines.flat_map(split_list).map(str::trim).filter(|directive| {
         let name = directive.split('=').next().unwrap_or_default().trim_end();
         !["", "public", "private", "s-maxage", "proxy-revalidate"]
             .iter()
@@ -229,6 +229,16 @@ fn private(headers: &HeaderMap) -> HeaderValue {
     });
     let value = ["private"].into_iter().chain(directives).collect::<Vec<_>>().join(", ");
     HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("private"))
+}
+
+/// The members of a list. A comma within quotes separates nothing, as in
+/// `private="set-cookie, x-a"`.
+fn split_list(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
 }
 
 #[cfg(test)]
@@ -250,6 +260,10 @@ mod tests {
             ("public, max-age=60, s-maxage=600", "private, max-age=60"),
             ("no-store", "private, no-store"),
             ("private=\"x\", Public", "private"),
+            (
+                "private=\"x, y\", max-age=1, no-cache=\"z, public\"",
+                "private, max-age=1, no-cache=\"z, public\"",
+            ),
             ("S-MaxAge = 5,, must-revalidate", "private, must-revalidate"),
         ] {
             assert_eq!(after(&[("cache-control", line)])[CACHE_CONTROL], kept, "{line}");

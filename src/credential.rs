@@ -91,9 +91,20 @@ pub(crate) struct Credential<'b> {
     pub(crate) preimage: Preimage,
 }
 
-/// Takes the credential out of the headers. With `keep` the headers stay as
-/// they are.
+/// Takes the credential out of the headers. With `keep` it stays there, as it
+/// does where it cannot be told what to take, and is marked sensitive: whoever
+/// prints the headers does not print it.
 pub(crate) fn take(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
+    let taken = take_out(headers, keep);
+    if taken.is_err() || (keep && matches!(taken, Ok(Some(_)))) {
+        let holds_credentials = |name: &HeaderName| *name == AUTHORIZATION || HEX_HEADERS.contains(name);
+        let values = headers.iter_mut().filter(|(name, _)| holds_credentials(name));
+        values.for_each(|(_, value)| value.set_sensitive(true));
+    }
+    taken
+}
+
+fn take_out(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
     let mut found = Found::default();
     for value in headers.get_all(AUTHORIZATION) {
         found.line(value)?;
@@ -127,21 +138,17 @@ struct Found<'h> {
 
 impl<'h> Found<'h> {
     fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
-        let mut ours = false;
-        for part in split(value.as_bytes()) {
-            match part {
-                Part::Ours { start, end } => {
-                    ours = true;
-                    if value.len() > MAX_LINE {
-                        return Err(Malformed::TooLong.into());
-                    }
-                    self.add(value, Form::Pair { start, end })?;
-                }
-                // Behind one of ours, what is no credential is a second token.
-                Part::Continued if ours => return Err(Malformed::SeveralTokens.into()),
-                Part::Foreign => ours = false,
-                Part::Continued => {}
+        let mut parts = split(value.as_bytes()).filter(|part| !matches!(part, Part::Empty)).peekable();
+        while let Some(part) = parts.next() {
+            let Part::Ours { start, end } = part else { continue };
+            // Behind one of ours, what is no credential is a second token.
+            if matches!(parts.peek(), Some(Part::Continued)) {
+                return Err(Malformed::SeveralTokens.into());
             }
+            if value.len() > MAX_LINE {
+                return Err(Malformed::TooLong.into());
+            }
+            self.add(value, Form::Pair { start, end })?;
         }
         Ok(())
     }
@@ -181,6 +188,8 @@ enum Part {
     Foreign,
     /// No scheme: what goes on from the part before it.
     Continued,
+    /// Nothing, which a list may hold anywhere (RFC 9110, section 5.6.1).
+    Empty,
 }
 
 fn split(line: &[u8]) -> impl Iterator<Item = Part> {
@@ -206,6 +215,9 @@ fn trim(line: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
 
 fn classify(line: &[u8], (start, end): (usize, usize)) -> Part {
     let part = &line[start..end];
+    if part.is_empty() {
+        return Part::Empty;
+    }
     let Some(space) = part.iter().take(64).position(|byte| *byte == b' ') else {
         let bare = part.eq_ignore_ascii_case(b"L402") || part.eq_ignore_ascii_case(b"LSAT");
         return if bare { Part::Ours { start: end, end } } else { Part::Continued };
@@ -243,18 +255,30 @@ fn remove(headers: &mut HeaderMap) {
 }
 
 /// The line without our credentials, or `None` if nothing else stood there.
+/// What is left keeps its bytes: it may be signed, or a quoted text.
 fn without_ours(value: &HeaderValue) -> Option<HeaderValue> {
     let line = value.as_bytes();
-    let mut kept: Vec<&[u8]> = Vec::new();
-    let foreign = line
-        .split(|byte| *byte == b',')
-        .zip(split(line))
-        .filter(|(_, part)| !matches!(part, Part::Ours { .. }));
-    kept.extend(foreign.map(|(bytes, _)| bytes.trim_ascii()));
-    if kept.iter().all(|bytes| bytes.is_empty()) {
+    let is_ours = |part: &Part| matches!(part, Part::Ours { .. });
+    if !split(line).any(|part| is_ours(&part)) {
+        return Some(value.clone());
+    }
+    let mut kept = Vec::new();
+    for (bytes, part) in line.split(|byte| *byte == b',').zip(split(line)) {
+        let leads = kept.is_empty() && matches!(part, Part::Empty);
+        if is_ours(&part) || leads {
+            continue;
+        }
+        kept.extend_from_slice(bytes);
+        kept.push(b',');
+    }
+    while matches!(kept.last(), Some(b',' | b' ' | b'\t')) {
+        kept.pop();
+    }
+    let kept = kept.trim_ascii_start();
+    if kept.is_empty() {
         return None;
     }
-    let mut value = HeaderValue::from_bytes(&kept.join(&b", "[..])).expect("parts of a header value are one");
+    let mut value = HeaderValue::from_bytes(kept).expect("parts of a header value are one");
     value.set_sensitive(true);
     Some(value)
 }

@@ -124,6 +124,13 @@ impl Gate {
         }
     }
 
+    /// Takes the credential out of a request that passes without being judged:
+    /// the inner service sees none, as of every other request.
+    pub(crate) fn let_pass(&self, head: &mut Parts) {
+        // What is wrong with one is nobody's concern here.
+        let _ = credential::take(&mut head.headers, self.0.forward_credential);
+    }
+
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
         let presented = match head.extensions.get::<Grant>() {
@@ -532,7 +539,7 @@ impl GateBuilder {
     }
 
     /// Leaves the credential in the headers of an admitted request. The inner
-    /// service, and whoever logs its headers, then sees token and preimage.
+    /// service then sees token and preimage, in values marked sensitive.
     pub fn forward_credential(mut self) -> Self {
         self.forward_credential = true;
         self

@@ -227,8 +227,9 @@ async fn a_gate_charges_as_it_was_told() {
         ("admission", ChargeOn::Admission, [1, 1, 1, 1, 1]),
         ("response", teapot_only(), [0, 0, 1, 0, 0]),
     ];
+    type Answer = fn() -> Result<Response<String>, &'static str>;
     for (name, charge_on, charges) in rows {
-        let answers: [fn() -> Result<Response<String>, &'static str>; 5] = [
+        let answers: [Answer; 5] = [
             || Ok(answer(200, None)),
             || Ok(answer(404, None)),
             || Ok(answer(418, None)),

@@ -33,6 +33,7 @@ mod registry;
 mod services;
 mod uses;
 
+use std::fmt;
 use std::time::SystemTime;
 
 use http::request::Parts;
@@ -50,7 +51,7 @@ use crate::refusal::Refusal;
 
 /// One caveat, split at the first `=`. Public as the shape that
 /// [`CaveatRegistry`] hands to a closure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Caveat<'a> {
     condition: &'a str,
     value: &'a str,
@@ -70,6 +71,14 @@ impl<'a> Caveat<'a> {
     /// What stands behind the first `=`.
     pub fn value(&self) -> &'a str {
         self.value
+    }
+}
+
+/// Shows condition and value, but not the preimage of a `preimage=` caveat.
+impl fmt::Debug for Caveat<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = if self.condition == PREIMAGE { "[redacted]" } else { self.value };
+        f.debug_struct("Caveat").field("condition", &self.condition).field("value", &value).finish()
     }
 }
 

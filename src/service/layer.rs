@@ -6,8 +6,10 @@ use super::L402;
 
 /// Puts a [`Gate`] before a service.
 ///
-/// On an axum router use `route_layer`, or `.layer` on the handler: a gate on
-/// `get(handler).layer(..)` also asks a payment for a 405.
+/// On an axum route write `get(handler).route_layer(..)`, or `.layer(..)` on
+/// the handler itself. `get(handler).layer(..)` and the `route_layer` of a whole
+/// `Router` also ask a payment for a 405. `any(handler)` has no 405, and takes
+/// `.layer(..)`.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct L402Layer {

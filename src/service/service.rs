@@ -39,6 +39,7 @@ where
         let (mut head, body) = request.into_parts();
         if answer::is_preflight(&head) {
             if self.forward_preflight {
+                self.gate.let_pass(&mut head);
                 return ResponseFuture::forwarded(self.inner.call(Request::from_parts(head, body)));
             }
             self.give_back_readiness();
