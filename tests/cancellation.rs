@@ -39,7 +39,7 @@ async fn poll_and_drop<F: Future>(future: F, polls: usize) -> Option<F::Output> 
 }
 
 /// Polls a future this often, with nothing run in between, and drops it.
-async fn poll_hastily_and_drop<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+fn poll_hastily_and_drop<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {
         if let Poll::Ready(output) = poll_once(future.as_mut()) {
@@ -99,11 +99,8 @@ async fn a_request_dropped_at_any_await_leaves_nothing_reserved() {
                 let calls = Arc::new(AtomicUsize::new(0));
                 let mut service = L402Layer::new(gate).layer(slow(3, calls.clone()));
                 let response = call(&mut service, request(Some(&paid.credential())));
-                let response = if hasty {
-                    poll_hastily_and_drop(response, n).await
-                } else {
-                    poll_and_drop(response, n).await
-                };
+                let response =
+                    if hasty { poll_hastily_and_drop(response, n) } else { poll_and_drop(response, n).await };
                 settle_tasks().await;
 
                 assert_eq!(ledger.open().await, 0, "{name}: dropped after {n} polls");

@@ -216,8 +216,9 @@ fn a_panic_outside_a_runtime_costs_nothing() {
     assert_eq!(poll_once(pin!(shop.open())), Poll::Ready(0));
 }
 
-/// How many uses are charged by each rule, for an answer, an error, and a
-/// client that leaves.
+/// What an inner service comes to.
+type Outcome = fn() -> Result<Response<String>, &'static str>;
+
 #[tokio::test]
 async fn a_gate_charges_as_it_was_told() {
     let teapot_only = || ChargeOn::response(|head| head.status == 418);
@@ -228,7 +229,7 @@ async fn a_gate_charges_as_it_was_told() {
         ("response", teapot_only(), [0, 0, 1, 0, 0]),
     ];
     for (name, charge_on, charges) in rows {
-        let answers: [fn() -> Result<Response<String>, &'static str>; 5] = [
+        let answers: [Outcome; 5] = [
             || Ok(answer(200, None)),
             || Ok(answer(404, None)),
             || Ok(answer(418, None)),
@@ -421,13 +422,12 @@ async fn replicas_that_share_a_ledger_share_the_count() {
     }
 }
 
-/// Makes the ledger purge everything that has expired by now, in all shards.
-async fn purge(shop: &Shop, gate: &Gate) {
+/// Uses a gate so often that every shard of its ledger has purged what expired.
+async fn purge(gate: &Gate) {
     for _ in 0..2000 {
         let mut head = request(Some(&gate.test_credential())).into_parts().0;
         gate.admit(&mut head).await.unwrap().release();
     }
-    let _ = shop;
 }
 
 #[tokio::test]
@@ -443,7 +443,7 @@ async fn a_clock_that_goes_back_revives_no_used_up_token() {
     assert!(shop.issuer.account(paid.hash()).await.unwrap().is_some());
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("expired")));
-    purge(&shop, &gate).await;
+    purge(&gate).await;
     assert_eq!(shop.issuer.account(paid.hash()).await.unwrap(), None, "its row is gone");
 
     shop.clock.set(NOW + 60);
@@ -462,7 +462,7 @@ async fn a_row_stays_while_its_token_is_good() {
         call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     }
     shop.clock.advance(DAY);
-    purge(&shop, &short).await;
+    purge(&short).await;
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("used_up")));
 }
@@ -481,7 +481,7 @@ async fn a_holder_who_shortens_a_token_does_not_shorten_its_account() {
         assert!(header(&response, "ratelimit").unwrap().ends_with("t=10"), "the caller's own end");
     }
     shop.clock.advance(HOUR);
-    purge(&shop, &shop.gate("other", Access::uses(3))).await;
+    purge(&shop.gate("other", Access::uses(3))).await;
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("used_up")));
     assert_eq!(inner.calls(), 3);
@@ -501,7 +501,6 @@ async fn a_response_that_comes_after_its_lease_is_spent_and_no_longer_listed() {
     assert_eq!(shop.used(paid.hash()).await, 2, "past the lease nothing is given back");
 }
 
-/// A service whose calls are counted while they run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_never_exceed_what_was_sold_with_its_cap_under_any_mix_of_ends() {
     let shop = Shop::new();
