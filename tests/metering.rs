@@ -545,3 +545,18 @@ async fn calls_never_exceed_what_was_sold_with_its_cap_under_any_mix_of_ends() {
     assert!(shop.used(paid.hash()).await <= 50);
     assert!(used_up + calls <= 200);
 }
+
+#[tokio::test]
+async fn a_gate_that_takes_no_unit_tells_what_is_left_all_the_same() {
+    let shop = Shop::new();
+    let api = Gate::builder(&shop.issuer, "api", Offer::new(Price::sat(5), Access::balance(30)));
+    let (looks, uses) = (api.clone().with_cost(0).build().unwrap(), api.with_cost(25).build().unwrap());
+    let paid = Paid::buy(&shop, &uses).await;
+    for (gate, left) in [(&looks, 30), (&uses, 5), (&looks, 5)] {
+        let response = call(&mut ok().behind(gate), request(Some(&paid.credential()))).await.unwrap();
+        assert_eq!(outcome(&response), (200, None));
+        let account = looks.account(&mut request(Some(&paid.credential())).into_parts().0).await;
+        let body = std::str::from_utf8(account.body()).unwrap();
+        assert!(body.contains(&format!(r#""left":{left}"#)), "{body}");
+    }
+}
