@@ -149,10 +149,10 @@ impl Gate {
             Ok(ruling)
         });
         Judged::Decided(match ruling {
-            Ok(Ruling { grant, debit: Some(debit), .. }) => {
+            Ok(Ruling { grant, debit: Some(debit), .. }) if debit.units > 0 => {
                 return Judged::Undecided(Pending { presented, grant, debit });
             }
-            Ok(Ruling { grant, debit: None, .. }) => self.admitted(grant, presented, None),
+            Ok(Ruling { grant, .. }) => self.admitted(grant, presented, None),
             Err(refused) => self.refuse(head, refused, presented),
         })
     }
@@ -224,8 +224,7 @@ impl Gate {
     }
 
     fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
-        let is_taken = granted.basis.is_paid();
-        let Granted { basis, token } = granted;
+        let Granted { basis, token, is_taken } = granted;
         Grant { service: self.0.service.clone(), basis, token, is_taken, presented }
     }
 }
@@ -283,10 +282,13 @@ impl Ruling {
 struct Granted {
     basis: Basis,
     token: Option<GrantedToken>,
+    /// Not where a counted token is asked for no unit: a gate further in may
+    /// ask for some.
+    is_taken: bool,
 }
 
 impl Granted {
-    const FREE: Self = Self { basis: Basis::FreePrice, token: None };
+    const FREE: Self = Self { basis: Basis::FreePrice, token: None, is_taken: false };
 }
 
 impl GateInner {
@@ -324,12 +326,15 @@ impl GateInner {
                 ceiling: uses.ceiling,
                 expires_at: claims.expiry.sold,
                 valid_until: claims.expiry.earliest,
-            })
-            .filter(|debit| debit.units > 0),
+            }),
         };
         let granted = self.granted(&token, &claims, offer);
         Ok(Ruling {
-            grant: Granted { basis: Basis::Preimage, token: Some(granted) },
+            grant: Granted {
+                basis: Basis::Preimage,
+                token: Some(granted),
+                is_taken: debit.is_none_or(|debit| debit.units > 0),
+            },
             debit,
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
         })

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use faults::{Fault, FaultyLedger, Op};
 use http::{Request, Response};
+use l402::ledger::LEASE;
 use l402::{Access, Cause, DAY, L402Layer, Revocation};
-use svc::{Paid, Shop, call, code, header, ok, outcome, request, settle_tasks, status};
+use svc::{Paid, Shop, call, code, header, ok, outcome, poll_once, request, settle_tasks, status};
 use tower::{Layer, service_fn};
 
 fn shop(ledger: &FaultyLedger) -> Shop {
@@ -153,10 +154,8 @@ async fn a_request_that_panics_over_a_broken_ledger_ends_like_any_panic() {
         let gate = shop.gate("svc", Access::uses(5));
         let credential = gate.test_credential();
         ledger.set(Op::Release, Some(fault));
-        let panics = service_fn(|_: Request<()>| async {
-            if true {
-                panic!("handler is broken");
-            }
+        let panics = service_fn(|request: Request<()>| async move {
+            assert!(request.extensions().is_empty(), "handler is broken");
             Ok::<_, Infallible>(Response::new(String::new()))
         });
         let mut service = L402Layer::new(gate.clone()).layer(panics);
@@ -200,5 +199,73 @@ async fn revoking_and_reading_an_account_tell_of_the_outage() {
         assert!(shop.issuer.revoke(Revocation::Token(paid.hash())).await.is_err(), "{fault:?}");
         let response = call(&mut ok().behind(&gate), request(Some(&paid.credential()))).await.unwrap();
         assert_eq!(outcome(&response), (402, Some("revoked")), "this process remembers it");
+    }
+}
+
+/// As many operations as may run at once.
+const MAX_RUNNING: usize = 1024;
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_hangs_is_not_asked_without_bound_and_is_asked_again_after_the_lease() {
+    let ledger = FaultyLedger::new();
+    let shop = shop(&ledger);
+    let gate = shop.gate("svc", Access::uses(100));
+    let paid = Paid::buy(&shop, &gate).await;
+    let inner = ok();
+    ledger.set(Op::Reserve, Some(Fault::Hang));
+    for _ in 0..MAX_RUNNING {
+        let mut service = inner.behind(&gate);
+        let mut response = Box::pin(call(&mut service, request(Some(&paid.credential()))));
+        assert!(poll_once(response.as_mut()).is_pending());
+    }
+    assert_eq!(ledger.calls(Op::Reserve).len(), MAX_RUNNING);
+    let began = tokio::time::Instant::now();
+    for _ in 0..50 {
+        let response = call(&mut inner.behind(&gate), request(Some(&paid.credential()))).await.unwrap();
+        assert_eq!(outcome(&response), (503, Some("ledger_unavailable")));
+        assert_eq!(header(&response, "retry-after"), Some("5"));
+        assert!(response.extensions().get::<Cause>().is_some());
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO, "refused at once");
+    assert_eq!(ledger.calls(Op::Reserve).len(), MAX_RUNNING, "no more were begun");
+    assert_eq!(ledger.calls(Op::Release).len(), MAX_RUNNING, "and what was not begun is not released");
+    assert_eq!(inner.calls(), 0);
+
+    ledger.set(Op::Reserve, None);
+    settle_tasks().await;
+    tokio::time::advance(LEASE + Duration::from_secs(1)).await;
+    for _ in 0..20 {
+        settle_tasks().await;
+    }
+    let response = call(&mut inner.behind(&gate), request(Some(&paid.credential()))).await.unwrap();
+    assert_eq!(outcome(&response), (200, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn uses_that_cannot_be_ended_are_left_to_their_lease_and_do_not_pile_up() {
+    for (op, answer) in [(Op::Commit, 200), (Op::Release, 500)] {
+        let ledger = FaultyLedger::new();
+        let shop = shop(&ledger);
+        let gate = shop.gate("svc", Access::uses(5000));
+        let paid = Paid::buy(&shop, &gate).await;
+        let inner = status(answer);
+        let mut service = inner.behind(&gate);
+        ledger.set(op, Some(Fault::Hang));
+        for _ in 0..MAX_RUNNING + 50 {
+            let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
+            assert_eq!(outcome(&response), (answer, None), "the response is unharmed");
+        }
+        assert_eq!(ledger.calls(op).len(), MAX_RUNNING, "what had no place was not begun");
+        assert_eq!(ledger.open().await, MAX_RUNNING + 50);
+
+        ledger.set(op, None);
+        settle_tasks().await;
+        tokio::time::advance(LEASE + Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            settle_tasks().await;
+        }
+        call(&mut service, request(Some(&paid.credential()))).await.unwrap();
+        assert_eq!(ledger.calls(op).len(), MAX_RUNNING + 1, "there is place again");
+        assert_eq!(ledger.open().await, MAX_RUNNING + 50, "and the new one was ended");
     }
 }

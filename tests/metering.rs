@@ -216,8 +216,9 @@ fn a_panic_outside_a_runtime_costs_nothing() {
     assert_eq!(poll_once(pin!(shop.open())), Poll::Ready(0));
 }
 
-/// How many uses are charged by each rule, for an answer, an error, and a
-/// client that leaves.
+/// What an inner service comes to.
+type Outcome = fn() -> Result<Response<String>, &'static str>;
+
 #[tokio::test]
 async fn a_gate_charges_as_it_was_told() {
     let teapot_only = || ChargeOn::response(|head| head.status == 418);
@@ -227,9 +228,8 @@ async fn a_gate_charges_as_it_was_told() {
         ("admission", ChargeOn::Admission, [1, 1, 1, 1, 1]),
         ("response", teapot_only(), [0, 0, 1, 0, 0]),
     ];
-    type Answer = fn() -> Result<Response<String>, &'static str>;
     for (name, charge_on, charges) in rows {
-        let answers: [Answer; 5] = [
+        let answers: [Outcome; 5] = [
             || Ok(answer(200, None)),
             || Ok(answer(404, None)),
             || Ok(answer(418, None)),
@@ -422,13 +422,12 @@ async fn replicas_that_share_a_ledger_share_the_count() {
     }
 }
 
-/// Makes the ledger purge everything that has expired by now, in all shards.
-async fn purge(shop: &Shop, gate: &Gate) {
+/// Uses a gate so often that every shard of its ledger has purged what expired.
+async fn purge(gate: &Gate) {
     for _ in 0..2000 {
         let mut head = request(Some(&gate.test_credential())).into_parts().0;
         gate.admit(&mut head).await.unwrap().release();
     }
-    let _ = shop;
 }
 
 #[tokio::test]
@@ -444,7 +443,7 @@ async fn a_clock_that_goes_back_revives_no_used_up_token() {
     assert!(shop.issuer.account(paid.hash()).await.unwrap().is_some());
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("expired")));
-    purge(&shop, &gate).await;
+    purge(&gate).await;
     assert_eq!(shop.issuer.account(paid.hash()).await.unwrap(), None, "its row is gone");
 
     shop.clock.set(NOW + 60);
@@ -463,7 +462,7 @@ async fn a_row_stays_while_its_token_is_good() {
         call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     }
     shop.clock.advance(DAY);
-    purge(&shop, &short).await;
+    purge(&short).await;
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("used_up")));
 }
@@ -482,7 +481,7 @@ async fn a_holder_who_shortens_a_token_does_not_shorten_its_account() {
         assert!(header(&response, "ratelimit").unwrap().ends_with("t=10"), "the caller's own end");
     }
     shop.clock.advance(HOUR);
-    purge(&shop, &shop.gate("other", Access::uses(3))).await;
+    purge(&shop.gate("other", Access::uses(3))).await;
     let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
     assert_eq!(outcome(&response), (402, Some("used_up")));
     assert_eq!(inner.calls(), 3);
@@ -502,7 +501,6 @@ async fn a_response_that_comes_after_its_lease_is_spent_and_no_longer_listed() {
     assert_eq!(shop.used(paid.hash()).await, 2, "past the lease nothing is given back");
 }
 
-/// A service whose calls are counted while they run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_never_exceed_what_was_sold_with_its_cap_under_any_mix_of_ends() {
     let shop = Shop::new();
@@ -546,4 +544,19 @@ async fn calls_never_exceed_what_was_sold_with_its_cap_under_any_mix_of_ends() {
     assert_eq!(shop.open().await, 0);
     assert!(shop.used(paid.hash()).await <= 50);
     assert!(used_up + calls <= 200);
+}
+
+#[tokio::test]
+async fn a_gate_that_takes_no_unit_tells_what_is_left_all_the_same() {
+    let shop = Shop::new();
+    let api = Gate::builder(&shop.issuer, "api", Offer::new(Price::sat(5), Access::balance(30)));
+    let (looks, uses) = (api.clone().with_cost(0).build().unwrap(), api.with_cost(25).build().unwrap());
+    let paid = Paid::buy(&shop, &uses).await;
+    for (gate, left) in [(&looks, 30), (&uses, 5), (&looks, 5)] {
+        let response = call(&mut ok().behind(gate), request(Some(&paid.credential()))).await.unwrap();
+        assert_eq!(outcome(&response), (200, None));
+        let account = looks.account(&mut request(Some(&paid.credential())).into_parts().0).await;
+        let body = std::str::from_utf8(account.body()).unwrap();
+        assert!(body.contains(&format!(r#""left":{left}"#)), "{body}");
+    }
 }

@@ -300,3 +300,20 @@ async fn a_grant_made_for_a_test_opens_no_gate() {
     assert_eq!(outcome(&response), (500, Some("nested_gate")));
     assert_eq!(inner.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_gate_that_takes_no_unit_leaves_the_debit_to_the_one_behind_it() {
+    let shop = Shop::new();
+    let api = Gate::builder(&shop.issuer, "api", Offer::new(Price::sat(5), Access::balance(30)));
+    let holders = api.clone().with_cost_fn(|_| 0).build().unwrap();
+    let image = api.with_cost(25).build().unwrap();
+    let paid = Paid::buy(&shop, &image).await;
+    let inner = ok();
+    let mut service = L402Layer::new(holders).layer(inner.behind(&image));
+    let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
+    assert_eq!(outcome(&response), (200, None));
+    assert_eq!(shop.used(paid.hash()).await, 25);
+    let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
+    assert_eq!(outcome(&response), (402, Some("used_up")));
+    assert_eq!((inner.calls(), shop.open().await), (1, 0));
+}

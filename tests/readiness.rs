@@ -10,6 +10,7 @@ mod svc;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -310,7 +311,7 @@ impl http_body::Body for LocalBody {
 }
 
 /// A body of a request that is nothing at all.
-struct Opaque<'a>(Rc<&'a str>);
+struct Opaque<'a>(&'a str, PhantomData<*const ()>);
 
 impl<'a> Service<Request<Opaque<'a>>> for Local<'a> {
     type Response = Response<LocalBody>;
@@ -342,12 +343,12 @@ async fn an_inner_service_need_be_nothing_but_clone() {
         let mut service = L402Layer::new(gate.clone()).layer(Local { calls: calls.clone(), name: &name });
         let before = calls.get();
         let refused =
-            service.ready().await.unwrap().call(Request::new(Opaque(Rc::new(&word)))).await.unwrap();
+            service.ready().await.unwrap().call(Request::new(Opaque(&word, PhantomData))).await.unwrap();
         assert_eq!(outcome(&refused), (402, Some("missing_credential")));
         assert_eq!(calls.get(), before);
 
         let (head, ()) = request(Some(&gate.test_credential())).into_parts();
-        let request = Request::from_parts(head, Opaque(Rc::new(&word)));
+        let request = Request::from_parts(head, Opaque(&word, PhantomData));
         let response = service.ready().await.unwrap().call(request).await.unwrap();
         assert_eq!(calls.get(), before + 1);
         let mut body = pin!(response.into_body());

@@ -2,28 +2,30 @@
 //! however the request ends.
 //!
 //! Ledger operations, once begun, run to their end. An operation that is not
-//! done at once goes on in a task, whether or not the request still waits.
+//! done at once goes on in a task, whether or not the request still waits; one
+//! that is not done within the lease has hung, and is given up.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use super::{AccountId, Ledger, LedgerError, ReservationId, Reserve, Reserved};
+use super::{AccountId, LEASE, Ledger, LedgerError, ReservationId, Reserve, Reserved};
 use crate::answer::Refused;
 use crate::clock::{Clock, unix};
 use crate::entropy::{Entropy, random};
 use crate::refusal::Refusal;
 
-/// Most commits and releases that wait for their ledger at once. Beyond it a
-/// reservation is left to its lease, and so stays spent.
-const MAX_WAITING: usize = 1024;
+/// Most operations that run at once: as many that somebody waits for, and as
+/// many commits and releases. Beyond it a use is refused, and a reservation is
+/// left to its lease and so stays spent.
+const MAX_RUNNING: usize = 1024;
 
 /// The ledger of an issuer, with what it takes to use it.
 pub(crate) struct Meter {
@@ -31,7 +33,8 @@ pub(crate) struct Meter {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     time_limit: Duration,
-    waiting: Arc<Semaphore>,
+    awaited: Places,
+    apart: Places,
 }
 
 /// What one request takes from an account.
@@ -54,12 +57,13 @@ impl Meter {
         entropy: Arc<dyn Entropy>,
         time_limit: Duration,
     ) -> Self {
-        Self { ledger, clock, entropy, time_limit, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Self { ledger, clock, entropy, time_limit, awaited: Places::default(), apart: Places::default() }
     }
 
     /// Spends what a request takes; gives the reservation and what is left.
     pub(crate) async fn reserve(self: &Arc<Self>, debit: Debit) -> Result<(Reservation, u64), Refused> {
         let Debit { account, units, limit, ceiling, expires_at, .. } = debit;
+        let place = self.place().map_err(|full| Refused::because(Refusal::LedgerUnavailable, full))?;
         let id = ReservationId::new(account, random(&*self.entropy));
         let ask = Reserve { id, units, limit, ceiling, expires_at, now: unix(self.clock.now()) };
         // Armed before the first poll: a request that is dropped at any await
@@ -72,7 +76,7 @@ impl Meter {
         };
 
         let ledger = self.ledger.clone();
-        let answer = self.run_to_end(async move { ledger.reserve(&ask).await }).await;
+        let answer = self.run_in(place, async move { ledger.reserve(&ask).await }).await;
         match answer {
             Ok(Reserved::Open { remaining }) => return Ok((reservation, remaining)),
             // It may have been made all the same: the drop releases it.
@@ -92,11 +96,24 @@ impl Meter {
         T: Send + 'static,
         F: Future<Output = Result<T, LedgerError>> + Send + 'static,
     {
+        self.run_in(self.place()?, operation).await
+    }
+
+    fn place(&self) -> Result<Place, LedgerError> {
+        self.awaited.enter().ok_or_else(|| LedgerError::new("too many operations wait"))
+    }
+
+    async fn run_in<T, F>(&self, place: Place, operation: F) -> Result<T, LedgerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, LedgerError>> + Send + 'static,
+    {
         let mut operation = Box::pin(operation);
         if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(poll_caught(operation.as_mut(), cx))).await {
             return answer;
         }
-        match tokio::time::timeout(self.time_limit, tokio::spawn(operation)).await {
+        let task = tokio::spawn(within_lease(operation, place));
+        match tokio::time::timeout(self.time_limit, task).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => Err(LedgerError::new(panicked)),
             Err(elapsed) => Err(LedgerError::new(elapsed)),
@@ -156,7 +173,9 @@ impl Drop for Reservation {
                 OnDrop::Release => ledger.release(&id, now).await,
             }
         };
-        run_apart(Box::pin(operation), self.runtime.as_ref(), &self.meter.waiting);
+        if let Some(place) = self.meter.apart.enter() {
+            run_apart(Box::pin(operation), self.runtime.as_ref(), place);
+        }
     }
 }
 
@@ -165,17 +184,45 @@ impl Drop for Reservation {
 fn run_apart(
     mut operation: Pin<Box<dyn Future<Output = Result<(), LedgerError>> + Send>>,
     runtime: Option<&Handle>,
-    waiting: &Arc<Semaphore>,
+    place: Place,
 ) {
     let _entered = runtime.map(Handle::enter);
     if poll_caught(operation.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready() {
         return;
     }
-    if let (Some(runtime), Ok(permit)) = (runtime, waiting.clone().try_acquire_owned()) {
-        runtime.spawn(async move {
-            let _permit = permit;
-            let _ = operation.await;
-        });
+    if let Some(runtime) = runtime {
+        runtime.spawn(within_lease(operation, place));
+    }
+}
+
+/// The end of an operation that was not done at once. One that is not done
+/// within the lease has hung: its place goes to one that may be done.
+async fn within_lease<T>(
+    operation: impl Future<Output = Result<T, LedgerError>>,
+    _place: Place,
+) -> Result<T, LedgerError> {
+    tokio::time::timeout(LEASE, operation).await.unwrap_or_else(|elapsed| Err(LedgerError::new(elapsed)))
+}
+
+/// How many operations run, so that a ledger that hangs makes no more than
+/// [`MAX_RUNNING`] tasks. Taken before the first poll: what has begun is not
+/// given up for want of a place.
+#[derive(Default)]
+struct Places(Arc<AtomicUsize>);
+
+struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    fn enter(&self) -> Option<Place> {
+        let place = Place(self.0.clone());
+        // Past the bound the place is dropped, and so counted down again.
+        (self.0.fetch_add(1, Ordering::Relaxed) < MAX_RUNNING).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -152,8 +152,8 @@ pub fn release_cap(limit: u64) -> u64 {
 ///   the store lives: `reserve` is one conditional update, never a read and
 ///   then a write.
 /// - Every operation is idempotent. The caller runs each to its end once it has
-///   begun, and may call `release` before, after or while `reserve` of the same
-///   id runs.
+///   begun, or for a [`LEASE`], and may call `release` before, after or while
+///   `reserve` of the same id runs.
 /// - A release that comes first leaves a tombstone, so that the reserve that
 ///   comes later answers [`Reserved::Released`].
 /// - An account gets [`release_cap`] releases; beyond it, and past the
