@@ -82,14 +82,19 @@ pub(crate) fn respond(
     sold: Option<&Sold>,
 ) -> Response<Bytes> {
     let Refused { refusal, cause } = refused;
+    // A 402 asks for a payment; where nothing is sold, the credential is refused.
+    let status = match refusal.status() {
+        StatusCode::PAYMENT_REQUIRED if sold.is_none() => StatusCode::UNAUTHORIZED,
+        status => status,
+    };
     let mut response =
-        if is_grpc(head) { trailers_only(&refusal) } else { problem(gate, head, &refusal, sold) };
+        if is_grpc(head) { trailers_only(&refusal) } else { problem(gate, head, status, &refusal, sold) };
 
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(sold) = sold {
         headers.insert(WWW_AUTHENTICATE, sold.challenge.to_header_value());
-    } else if refusal.status() == StatusCode::UNAUTHORIZED {
+    } else if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("L402"));
     }
     if let Some(wait) = refusal.retry_after() {
@@ -123,8 +128,13 @@ fn trailers_only(refusal: &Refusal) -> Response<Bytes> {
 
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in
 /// the member `l402`, so that it collides with nobody's.
-fn problem(gate: &GateInner, head: &Parts, refusal: &Refusal, sold: Option<&Sold>) -> Response<Bytes> {
-    let status = refusal.status();
+fn problem(
+    gate: &GateInner,
+    head: &Parts,
+    status: StatusCode,
+    refusal: &Refusal,
+    sold: Option<&Sold>,
+) -> Response<Bytes> {
     let body = Problem {
         r#type: "about:blank",
         title: status.canonical_reason().unwrap_or("Refused"),
@@ -191,15 +201,15 @@ impl<'a> Terms<'a> {
     fn new(gate: &'a GateInner, head: &Parts, sold: &'a Sold) -> Self {
         Self {
             service: &gate.service,
-            offer: &gate.sold_offer().id,
+            offer: &sold.offer,
             price_msat: sold.amount_msat,
             invoice: sold.challenge.invoice(),
             payment_hash: sold.payment_hash.to_string(),
-            token: sold.challenge.token_base64(),
+            token: sold.challenge.token().to_base64(),
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable().map(|offer| Listed::new(offer, head)).collect(),
+            offers: gate.sellable(head).map(|offer| Listed::new(offer, head)).collect(),
         }
     }
 }

@@ -15,10 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 
-use zeroize::Zeroizing;
-
 use crate::macaroon::{MAX_MACAROON, Macaroon};
-use crate::preimage::Preimage;
 
 /// Longest challenge that is read, in bytes.
 const MAX_CHALLENGE: usize = 16 * 1024;
@@ -40,29 +37,14 @@ impl Challenge {
         &self.token
     }
 
-    /// The token in base64, as it goes into the credential.
-    pub fn token_base64(&self) -> String {
-        STANDARD.encode(self.token.as_bytes())
-    }
-
     /// The BOLT 11 invoice.
     pub fn invoice(&self) -> &str {
         &self.invoice
     }
 
-    /// The value of the Authorization header that the paid invoice's preimage
-    /// makes of this challenge, marked sensitive.
-    pub fn credential(&self, preimage: &Preimage) -> HeaderValue {
-        let text =
-            Zeroizing::new(format!("L402 {}:{}", self.token_base64(), &*Zeroizing::new(preimage.to_hex())));
-        let mut value = HeaderValue::from_str(&text).expect("base64 and hex are visible ASCII");
-        value.set_sensitive(true);
-        value
-    }
-
     /// The value of the `WWW-Authenticate` header, marked sensitive.
     pub(crate) fn to_header_value(&self) -> HeaderValue {
-        let token = self.token_base64();
+        let token = self.token.to_base64();
         let text =
             format!(r#"L402 macaroon="{token}", invoice="{}", version="0", token="{token}""#, self.invoice);
         let mut value = HeaderValue::try_from(text).expect("base64 and bech32 are visible ASCII");
@@ -210,7 +192,7 @@ mod tests {
 
     #[test]
     fn forms_of_other_servers_are_read() {
-        let token = challenge().token_base64();
+        let token = challenge().token().to_base64();
         for text in [
             format!(r#"L402 version="0", token="{token}", invoice="lnbcrt210n1p""#),
             format!(r#"LSAT macaroon="{token}",invoice="lnbcrt210n1p""#),
@@ -223,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_challenge_is_refused() {
-        let token = challenge().token_base64();
+        let token = challenge().token().to_base64();
         for (text, error) in [
             (String::new(), ChallengeError::Scheme),
             ("Bearer realm=\"x\"".into(), ChallengeError::Scheme),

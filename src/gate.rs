@@ -2,7 +2,7 @@
 //!
 //! 1. caps and grammar (`credential.rs`)
 //! 2. identifier, signature, preimage (`macaroon/verify.rs`)
-//! 3. revocation (`issuer.rs`)
+//! 3. revocation (`ledger/revocation.rs`)
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
 //! 6. the ledger, where uses are counted (`ledger/`)
@@ -62,6 +62,7 @@ pub(crate) struct GateInner {
     capability: Option<String>,
     conditions: Vec<String>,
     known_capabilities: Arc<[String]>,
+    cost: Cost,
     pub(crate) charge_on: ChargeOn,
     forward_credential: bool,
 }
@@ -87,6 +88,7 @@ impl Gate {
             min_tier: 0,
             capability: None,
             conditions: Vec::new(),
+            cost: Cost::Fixed(1),
             charge_on: ChargeOn::NotServerError,
             forward_credential: false,
         }
@@ -215,9 +217,15 @@ enum Next {
 }
 
 /// What a credential opens, and what the ledger has to say first.
-struct Ruling {
+pub(crate) struct Ruling {
     grant: Granted,
     debit: Option<Debit>,
+}
+
+impl Ruling {
+    pub(crate) fn into_token(self) -> (Option<GrantedToken>, Option<Debit>) {
+        (self.grant.token, self.debit)
+    }
 }
 
 /// What a grant will say.
@@ -233,15 +241,17 @@ impl Granted {
 
 impl GateInner {
     /// Steps 1 to 5, one line each.
-    fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
+    pub(crate) fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
         let issuer = &*self.issuer.0;
         let now = issuer.clock.now();
-        let trust = issuer.trust.load();
+        let keys = issuer.keys.load();
         let mut buffer = [0; MAX_MACAROON];
 
         let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
-        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &trust.keys)?;
-        trust.check(token.payment_hash(), token.token_id(), &self.service)?;
+        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &keys)?;
+        if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
+            return Err(Refusal::Revoked.into());
+        }
         let scope = Scope { service: &self.service, registry: &issuer.caveats, head, now };
         let claims = caveat::check(&token, &scope)?;
         self.check_requirements(&token, &claims)?;
@@ -250,20 +260,25 @@ impl GateInner {
             return Ok(Ruling { grant: Granted::FREE, debit: None });
         }
 
+        if let Some(rate) = claims.rate {
+            let checked = issuer.limits.rates.check(token.payment_hash(), rate, now);
+            checked.map_err(|retry_after| Refusal::RateLimited { retry_after })?;
+        }
         let debit = match claims.uses {
             None => None,
             Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
             // A ledger that lost its counts backs the tokens of its own keys alone.
-            Some(_) if !trust.keys.backs_metered(token.token_id().key_id()) => {
+            Some(_) if !keys.backs_metered(token.token_id().key_id()) => {
                 return Err(Refusal::UnknownKey.into());
             }
             Some(uses) => Some(Debit {
                 account: token.payment_hash().into(),
-                units: 1,
+                units: self.cost.units(head),
                 limit: uses.sold,
                 ceiling: uses.ceiling,
-                expires_at: claims.valid_until,
-            }),
+                expires_at: claims.expiry.sold,
+            })
+            .filter(|debit| debit.units > 0),
         };
         Ok(Ruling {
             grant: Granted { basis: Basis::Preimage, token: Some(self.granted(&token, &claims, offer)) },
@@ -314,22 +329,25 @@ impl GateInner {
             offer: offer.map_or_else(|| claims.offer.into(), |offer| offer.id.clone()),
             payment_hash: token.payment_hash(),
             token_id: token.token_id(),
-            valid_until: claims.valid_until,
+            valid_until: claims.expiry.earliest,
             remaining: None,
             tier: claims.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
         }
     }
 
-    /// The offers whose tokens this gate admits, the one it sells first.
-    pub(crate) fn sellable(&self) -> impl Iterator<Item = &Offer> {
-        let opens = |offer: &&Offer| opens(offer, self.min_tier, self.capability.as_deref());
-        self.offers.iter().filter(opens)
+    /// The offers whose tokens open this request, the one that is sold first.
+    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Offer> {
+        let units = self.cost.units(head);
+        self.offers.iter().filter(move |offer| opens(offer, self.min_tier, self.capability.as_deref(), units))
     }
 
-    /// The offer that the challenge sells.
-    pub(crate) fn sold_offer(&self) -> &Offer {
-        self.sellable().next().expect("the gate was built with an offer that opens it")
+    /// The first offer that is enough for the gate, whatever a request costs.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn first_offer(&self) -> &Offer {
+        let mut enough =
+            self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), 0));
+        enough.next().expect("the gate was built with an offer that opens it")
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.
@@ -341,9 +359,35 @@ impl GateInner {
     }
 }
 
+/// How many units a request takes.
+#[derive(Clone)]
+enum Cost {
+    Fixed(u64),
+    Computed(Arc<dyn Fn(&Parts) -> u64 + Send + Sync>),
+}
+
+impl Cost {
+    fn units(&self, head: &Parts) -> u64 {
+        match self {
+            Self::Fixed(units) => *units,
+            Self::Computed(units) => units(head),
+        }
+    }
+}
+
+impl fmt::Debug for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(units) => units.fmt(f),
+            Self::Computed(_) => f.write_str("by the request"),
+        }
+    }
+}
+
 /// Whether what an offer sells is enough for these requirements.
-fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>) -> bool {
+fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units: u64) -> bool {
     offer.tier >= min_tier
+        && offer.access.max_uses().is_none_or(|sold| sold >= units)
         && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
 }
 
@@ -367,6 +411,7 @@ pub struct GateBuilder {
     min_tier: u8,
     capability: Option<String>,
     conditions: Vec<String>,
+    cost: Cost,
     charge_on: ChargeOn,
     forward_credential: bool,
 }
@@ -396,6 +441,21 @@ impl GateBuilder {
     /// answered 400, and sold nothing.
     pub fn require_condition(mut self, condition: &str) -> Self {
         self.conditions.push(condition.to_owned());
+        self
+    }
+
+    /// How many units of a counted token one request takes, 1 unless set. A
+    /// pass is not counted.
+    pub fn with_cost(mut self, units: u64) -> Self {
+        self.cost = Cost::Fixed(units);
+        self
+    }
+
+    /// How many units of a counted token a request takes, from its head
+    /// (without the credential). A request that takes 0 units still needs a
+    /// token that is good.
+    pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
+        self.cost = Cost::Computed(Arc::new(units));
         self
     }
 
@@ -453,8 +513,12 @@ impl GateBuilder {
         if let Some(capability) = &self.capability {
             name::validate(capability)?;
         }
-        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref())) {
-            return error("no offer sells the tier and capability that it requires".to_owned());
+        let least = match self.cost {
+            Cost::Fixed(units) => units,
+            Cost::Computed(_) => 0,
+        };
+        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least)) {
+            return error("no offer sells the tier, capability and units that it requires".to_owned());
         }
         if let Some(unbound) =
             self.conditions.iter().find(|condition| !self.issuer.0.caveats.binds(condition))
@@ -484,6 +548,7 @@ impl GateBuilder {
             capability: self.capability,
             conditions: self.conditions,
             known_capabilities: known.into(),
+            cost: self.cost,
             charge_on: self.charge_on,
             forward_credential: self.forward_credential,
         })))

@@ -13,11 +13,9 @@ use crate::clock::{Clock, MINUTE, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
 use crate::keys::{KeyRing, SigningKeys};
-use crate::ledger::{Account, Ledger, LedgerError, Meter, Revocation};
-use crate::limit::ChallengeLimits;
-use crate::macaroon::TokenId;
+use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
+use crate::limit::Limits;
 use crate::preimage::PaymentHash;
-use crate::refusal::Refusal;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +42,9 @@ pub struct Issuer(pub(crate) Arc<IssuerInner>);
 pub(crate) struct IssuerInner {
     network: Network,
     ledger_instance: Option<[u8; 16]>,
-    pub(crate) trust: ArcSwap<Trust>,
+    /// Read by every admission without a lock.
+    pub(crate) keys: ArcSwap<SigningKeys>,
+    revocations: Revocations,
     pub(crate) backend: Arc<dyn PaymentBackend>,
     pub(crate) capabilities: Capabilities,
     pub(crate) meter: Option<Arc<Meter>>,
@@ -52,28 +52,15 @@ pub(crate) struct IssuerInner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) challenge_lifetime: Duration,
-    pub(crate) limits: ChallengeLimits,
+    pub(crate) limits: Limits,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
 
-/// What decides whether a token is still honoured: one snapshot, read by every
-/// admission without a lock.
-pub(crate) struct Trust {
-    pub(crate) keys: Arc<SigningKeys>,
-    revoked: Arc<HashSet<Revocation>>,
-}
-
-impl Trust {
-    pub(crate) fn check(&self, hash: PaymentHash, id: TokenId, service: &str) -> Result<(), Refusal> {
-        if self.revoked.is_empty() {
-            return Ok(());
-        }
-        let by_service = |revocation: &Revocation| matches!(revocation, Revocation::Service { name, issued_before } if name == service && id.issued_at() < *issued_before);
-        let revoked = self.revoked.contains(&Revocation::Token(hash))
-            || self.revoked.contains(&Revocation::Key(id.key_id()))
-            || self.revoked.iter().any(by_service);
-        if revoked { Err(Refusal::Revoked) } else { Ok(()) }
+impl IssuerInner {
+    /// The ledger's, or this process's own where there is no ledger.
+    pub(crate) fn revocations(&self) -> &Revocations {
+        self.meter.as_ref().map_or(&self.revocations, |meter| meter.ledger.revocations())
     }
 }
 
@@ -116,23 +103,20 @@ impl Issuer {
     /// # Errors
     /// Two keys of the ring have the same id. The keys stay as they were.
     pub fn set_keys(&self, keys: &KeyRing) -> Result<(), Error> {
-        let keys = Arc::new(SigningKeys::new(keys, self.0.network, self.0.ledger_instance)?);
-        self.0.trust.rcu(|trust| Trust { keys: keys.clone(), revoked: trust.revoked.clone() });
+        let keys = SigningKeys::new(keys, self.0.network, self.0.ledger_instance)?;
+        self.0.keys.store(Arc::new(keys));
         Ok(())
     }
 
-    /// Revokes tokens: their holders are answered 402 from now on. This
-    /// process remembers it, and the ledger where there is one.
+    /// Revokes tokens: their holders are answered 402 from now on. The ledger
+    /// remembers it as long as it remembers uses, and without a ledger this
+    /// process does.
     ///
     /// # Errors
-    /// The ledger could not write it. This process honours the tokens no more
+    /// The ledger could not store it. This process honours the tokens no more
     /// all the same.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), LedgerError> {
-        self.0.trust.rcu(|trust| {
-            let mut revoked = (*trust.revoked).clone();
-            revoked.insert(revocation.clone());
-            Trust { keys: trust.keys.clone(), revoked: Arc::new(revoked) }
-        });
+        self.0.revocations().add(&revocation);
         let Some(meter) = &self.0.meter else { return Ok(()) };
         let ledger = meter.ledger.clone();
         meter.run_to_end(async move { ledger.revoke(&revocation).await }).await
@@ -147,6 +131,17 @@ impl Issuer {
         let Some(meter) = &self.0.meter else { return Ok(None) };
         let ledger = meter.ledger.clone();
         meter.run_to_end(async move { ledger.account(&token.into()).await }).await
+    }
+
+    /// The reservations that no request has ended yet. One past its lease was
+    /// left by a process that died: it counts as spent.
+    ///
+    /// # Errors
+    /// The ledger could not be read.
+    pub async fn open_reservations(&self) -> Result<Vec<OpenReservation>, LedgerError> {
+        let Some(meter) = &self.0.meter else { return Ok(Vec::new()) };
+        let ledger = meter.ledger.clone();
+        meter.run_to_end(async move { ledger.open_reservations().await }).await
     }
 
     /// Takes a service name for one gate builder and the gates made with it.
@@ -266,14 +261,15 @@ impl IssuerBuilder {
         }
         self.caveats.validate()?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
-        let keys = Arc::new(SigningKeys::new(&self.keys, self.network, ledger_instance)?);
+        let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
         let meter = self.ledger.map(|ledger| {
             Arc::new(Meter::new(ledger, self.clock.clone(), self.entropy.clone(), LEDGER_TIME_LIMIT))
         });
         Ok(Issuer(Arc::new(IssuerInner {
             network: self.network,
             ledger_instance,
-            trust: ArcSwap::from_pointee(Trust { keys, revoked: Arc::default() }),
+            keys: ArcSwap::from_pointee(keys),
+            revocations: Revocations::new(),
             backend: self.backend,
             capabilities,
             meter,
@@ -281,7 +277,7 @@ impl IssuerBuilder {
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: ChallengeLimits::new(self.invoices_in_flight, self.invoice_time_limit),
+            limits: Limits::new(self.invoices_in_flight, self.invoice_time_limit),
             names: Mutex::default(),
         })))
     }

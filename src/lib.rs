@@ -55,12 +55,16 @@
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(not(all(feature = "dev", feature = "test-util")), allow(rustdoc::broken_intra_doc_links))]
 
+mod account;
 mod admission;
 mod answer;
 mod backend;
 mod caveat;
 mod challenge;
 mod clock;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 mod credential;
 mod entropy;
 mod error;
@@ -119,3 +123,7 @@ pub use pricer::PriceError;
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};
+
+#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "test-util"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

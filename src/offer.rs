@@ -1,5 +1,6 @@
 //! What is sold: a price, and the access it buys.
 
+use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,30 @@ use crate::pricer::{PriceError, Pricing};
 pub struct Access {
     uses: Option<NonZeroU64>,
     seconds: NonZeroU64,
+    rate: Option<Rate>,
+}
+
+/// At most `n` requests in any `seconds`, with a burst of `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) n: NonZeroU64,
+    pub(crate) seconds: NonZeroU64,
+}
+
+impl Rate {
+    pub(crate) fn new(n: u64, seconds: u64) -> Option<Self> {
+        Some(Self {
+            n: NonZeroU64::new(n)?,
+            seconds: NonZeroU64::new(seconds).filter(|seconds| seconds.get() <= MAX_SECONDS)?,
+        })
+    }
+}
+
+/// `<n>/<seconds>`, as it stands in the caveat.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.n, self.seconds)
+    }
 }
 
 /// How long counted uses last where `within` does not say.
@@ -48,7 +73,7 @@ impl Access {
     /// On zero; in a `const`, that does not compile.
     pub const fn uses(n: u64) -> Self {
         match NonZeroU64::new(n) {
-            Some(uses) => Self { uses: Some(uses), seconds: whole_seconds(DEFAULT_WITHIN) },
+            Some(uses) => Self { uses: Some(uses), seconds: whole_seconds(DEFAULT_WITHIN), rate: None },
             None => panic!("nobody pays for 0 uses"),
         }
     }
@@ -60,7 +85,7 @@ impl Access {
     /// # Panics
     /// On a duration out of these bounds; in a `const`, that does not compile.
     pub const fn pass(duration: Duration) -> Self {
-        Self { uses: None, seconds: whole_seconds(duration) }
+        Self { uses: None, seconds: whole_seconds(duration), rate: None }
     }
 
     /// The time within which counted uses have to be made, in place of 30
@@ -71,12 +96,41 @@ impl Access {
     /// `const`, that does not compile.
     pub const fn within(self, duration: Duration) -> Self {
         assert!(self.uses.is_some(), "a pass has its duration already");
-        Self { uses: self.uses, seconds: whole_seconds(duration) }
+        Self { seconds: whole_seconds(duration), ..self }
     }
 
-    /// How many requests, or `None` for a pass.
+    /// A balance of units, within 30 days, of which each request takes what
+    /// its gate [costs](crate::GateBuilder::with_cost): one payment for routes
+    /// of different cost. A use is a unit, and a gate costs one unless said.
+    ///
+    /// # Panics
+    /// On zero; in a `const`, that does not compile.
+    pub const fn balance(units: u64) -> Self {
+        Self::uses(units)
+    }
+
+    /// Keeps a [`pass`](Self::pass) to `n` requests in any such time (whole
+    /// seconds), also where it is shared by many. Beyond it the answer is 429
+    /// with Retry-After, and no invoice. Each process keeps its own rate.
+    ///
+    /// # Panics
+    /// On zero, on a time out of the bounds of a pass, and on counted uses; in
+    /// a `const`, that does not compile.
+    pub const fn rate(self, n: u64, per: Duration) -> Self {
+        assert!(self.uses.is_none(), "counted uses need no rate");
+        match NonZeroU64::new(n) {
+            Some(n) => Self { rate: Some(Rate { n, seconds: whole_seconds(per) }), ..self },
+            None => panic!("nobody pays for a rate of 0"),
+        }
+    }
+
+    /// How many units, or `None` for a pass.
     pub fn max_uses(self) -> Option<u64> {
         self.uses.map(NonZeroU64::get)
+    }
+
+    pub(crate) fn max_rate(self) -> Option<Rate> {
+        self.rate
     }
 
     /// How long the access lasts, in whole seconds.

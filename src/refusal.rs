@@ -5,6 +5,7 @@
 //! | 402 | 13 | fresh | a new payment mends it: no token, or one that does not open this |
 //! | 401 | 16 | none | the credential itself is broken; paying again would not help |
 //! | 400 and other 4xx | 3 | none | the request cannot be sold |
+//! | 429 | 8 | none | a limit is reached |
 //! | 503 | 14 | none | node, ledger or price source cannot be asked now |
 //! | 500 | 13 | none | the server is built wrong |
 
@@ -66,6 +67,12 @@ pub enum Refusal {
     /// What the request names is not for sale; the seller chose the status.
     NotForSale(StatusCode),
 
+    /// The pass is used more often than its rate allows.
+    RateLimited {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+
     /// The Lightning node or wallet did not give a usable invoice.
     BackendUnavailable {
         /// When to ask again.
@@ -117,69 +124,41 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Refusal {
     fn row(&self) -> Row {
+        #[rustfmt::skip] // a table, one row a line
         let (status, grpc, code, detail) = match self {
             Self::MissingCredential => (402, 13, "missing_credential", "this needs a payment"),
-            Self::UnknownFormat => {
-                (402, 13, "unknown_format", "the token has a format this server does not know; buy a new one")
-            }
-            Self::UnknownKey => (
-                402,
-                13,
-                "unknown_key",
-                "the token was signed with a key that is no longer in use; buy a new one",
-            ),
+            Self::UnknownFormat => (402, 13, "unknown_format", "the token has a format this server does not know; buy a new one"),
+            Self::UnknownKey => (402, 13, "unknown_key", "the token was signed with a key that is no longer in use; buy a new one"),
             Self::Revoked => (402, 13, "revoked", "the token was revoked; buy a new one"),
-            Self::WrongService => {
-                (402, 13, "wrong_service", "the token opens another service; buy one for this")
-            }
-            Self::WrongOffer => {
-                (402, 13, "wrong_offer", "the token was bought as another offer; buy one for this")
-            }
+            Self::WrongService => (402, 13, "wrong_service", "the token opens another service; buy one for this"),
+            Self::WrongOffer => (402, 13, "wrong_offer", "the token was bought as another offer; buy one for this"),
             Self::Expired => (402, 13, "expired", "the token has expired; buy a new one"),
             Self::UsedUp => (402, 13, "used_up", "all uses of the token are spent; buy a new one"),
             Self::TierTooLow => (402, 13, "tier_too_low", "this needs a token of a higher tier"),
-            Self::MissingCapability => {
-                (402, 13, "missing_capability", "this needs a token with another capability")
-            }
+            Self::MissingCapability => (402, 13, "missing_capability", "this needs a token with another capability"),
             Self::PriceTooHigh => (402, 13, "price_too_high", "this costs more than the token was sold for"),
             Self::WrongMethod => (402, 13, "wrong_method", "the token is restricted to other methods"),
-            Self::UnknownCaveat => {
-                (402, 13, "unknown_caveat", "the token has a caveat this server does not know")
-            }
+            Self::UnknownCaveat => (402, 13, "unknown_caveat", "the token has a caveat this server does not know"),
             Self::InvalidCaveat => (402, 13, "invalid_caveat", "a caveat of the token is invalid"),
-            Self::ConditionFailed(_) => {
-                (402, 13, "condition_failed", "a condition of the token does not hold for this request")
-            }
+            Self::ConditionFailed(_) => (402, 13, "condition_failed", "a condition of the token does not hold for this request"),
 
             Self::Malformed(malformed) => (401, 16, malformed.code(), malformed.detail()),
-            Self::BadSignature => {
-                (401, 16, "bad_signature", "the token was altered or is not of this server")
-            }
-            Self::WrongPreimage => {
-                (401, 16, "wrong_preimage", "the preimage is not that of the token's invoice")
-            }
-            Self::TwoCredentials => {
-                (401, 16, "two_credentials", "the request has two different credentials; send one")
-            }
+            Self::BadSignature => (401, 16, "bad_signature", "the token was altered or is not of this server"),
+            Self::WrongPreimage => (401, 16, "wrong_preimage", "the preimage is not that of the token's invoice"),
+            Self::TwoCredentials => (401, 16, "two_credentials", "the request has two different credentials; send one"),
 
-            Self::Unbindable(_) => {
-                (400, 3, "unbindable", "the request lacks what a token is bound to, or has too much of it")
-            }
-            Self::NotForSale(status) => {
-                (status.as_u16(), 3, "not_for_sale", "what the request names is not for sale")
-            }
+            Self::Unbindable(_) => (400, 3, "unbindable", "the request lacks what a token is bound to, or has too much of it"),
+            Self::NotForSale(status) => (status.as_u16(), 3, "not_for_sale", "what the request names is not for sale"),
 
-            Self::BackendUnavailable { .. } => {
-                (503, 14, "backend_unavailable", "no invoice can be made just now")
-            }
+            Self::RateLimited { .. } => (429, 8, "rate_limited", "the pass is used more often than its rate allows"),
+
+            Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "no invoice can be made just now"),
             Self::Busy => (503, 14, "busy", "too many invoices are being made just now"),
             Self::LedgerUnavailable => (503, 14, "ledger_unavailable", "the use cannot be counted just now"),
             Self::PriceUnavailable => (503, 14, "price_unavailable", "the price is not known just now"),
 
             Self::PriceFailed => (500, 13, "price_failed", "the server could not compute the price"),
-            Self::NestedGate => {
-                (500, 13, "nested_gate", "the server has a gate within a gate that asks for another token")
-            }
+            Self::NestedGate => (500, 13, "nested_gate", "the server has a gate within a gate that asks for another token"),
             Self::Misconfigured => (500, 13, "misconfigured", "the server sold a token that it cannot judge"),
         };
         let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
@@ -214,7 +193,9 @@ impl Refusal {
     /// When to ask again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::BackendUnavailable { retry_after } => Some(*retry_after),
+            Self::BackendUnavailable { retry_after } | Self::RateLimited { retry_after } => {
+                Some(*retry_after)
+            }
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
         }

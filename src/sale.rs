@@ -2,8 +2,10 @@
 //!
 //! limit, price, backend, mint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::request::Parts;
 
 use crate::answer::Refused;
@@ -38,6 +40,8 @@ pub(crate) enum Sale {
 #[derive(Debug)]
 pub(crate) struct Sold {
     pub(crate) challenge: Challenge,
+    /// The id of the offer that the invoice buys.
+    pub(crate) offer: Arc<str>,
     pub(crate) payment_hash: PaymentHash,
     /// What the invoice is for, in msat: the price, rounded up to what the backend bills.
     pub(crate) amount_msat: u64,
@@ -49,14 +53,15 @@ pub(crate) struct Sold {
 
 pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused> {
     let issuer = &*gate.issuer.0;
-    let offer = gate.sold_offer();
+    // A request that takes more units than any offer has cannot be paid for.
+    let offer = gate.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
     let Price::Amount(price) = offer.pricing.price(head)? else { return Ok(Sale::Free) };
     let bound = issuer.caveats.bind_to(head)?;
     gate.requires_bound(&bound)?;
 
     let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
     let now = unix(issuer.clock.now());
-    let keys = issuer.trust.load().keys.clone();
+    let keys = issuer.keys.load_full();
     let key = keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
     let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));
@@ -70,6 +75,7 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
         capabilities: &offer.capabilities,
         valid_until: 0,
         max_uses: offer.access.max_uses(),
+        rate: offer.access.max_rate(),
         max_price,
         bound,
     };
@@ -95,6 +101,7 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
         mint(&*root, &identifier, minted.caveats()).expect("the gate was built for tokens within the caps");
     Ok(Sale::Challenge(Box::new(Sold {
         challenge: Challenge::new(token, invoice.bolt11),
+        offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
         amount_msat: ask.amount_msat,
         pay_by,
@@ -139,6 +146,7 @@ pub(crate) fn longest_token(service: &str, offer: &Offer, bound: Vec<crate::cave
         capabilities: &offer.capabilities,
         valid_until: u64::MAX,
         max_uses: offer.access.max_uses(),
+        rate: offer.access.max_rate(),
         max_price: offer.pricing.is_computed().then_some::<Amount>(most),
         bound,
     };

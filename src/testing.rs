@@ -3,7 +3,6 @@
 use http::HeaderValue;
 
 use crate::caveat::Minted;
-use crate::challenge::Challenge;
 use crate::clock::unix;
 use crate::entropy::random;
 use crate::gate::Gate;
@@ -31,7 +30,7 @@ impl Gate {
     /// Tokens are bound to no condition of `CaveatRegistry::bind`.
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn test_credential(&self) -> HeaderValue {
-        let (gate, issuer, offer) = (&self.0, &*self.0.issuer.0, self.0.sold_offer());
+        let (gate, issuer, offer) = (&self.0, &*self.0.issuer.0, self.0.first_offer());
         let preimage = Preimage::from_bytes(random(&*issuer.entropy));
         let now = unix(issuer.clock.now());
         let Price::Amount(most) = Price::sat(21_000_000 * 100_000_000) else { unreachable!("an amount") };
@@ -43,17 +42,18 @@ impl Gate {
             capabilities: &offer.capabilities,
             valid_until: now + offer.access.duration().as_secs(),
             max_uses: offer.access.max_uses(),
+            rate: offer.access.max_rate(),
             max_price: offer.pricing.is_computed().then_some(most),
             bound: Vec::new(),
         }
         .caveats();
-        let trust = issuer.trust.load();
-        let key = trust.keys.signing(offer.is_metered());
+        let keys = issuer.keys.load();
+        let key = keys.signing(offer.is_metered());
         let minted = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");
         let token_id = TokenId::new(key.id(), now, minted, random(&*issuer.entropy));
         let identifier = Identifier { version: 0, payment_hash: preimage.payment_hash(), token_id };
         let token = mint(&*key.root(&identifier.to_bytes()), &identifier, caveats)
             .expect("the gate was built for tokens within the caps");
-        Challenge::new(token, String::new()).credential(&preimage)
+        token.credential(&preimage)
     }
 }

@@ -12,6 +12,7 @@
 //! | `<service>_valid_until` | unix seconds | it is earlier than every one |
 //! | `<service>_max_uses` | count | fewer uses are spent |
 //! | `<service>_max_price` | `<integer>msat` | the request costs at most that |
+//! | `<service>_rate` | `<n>/<seconds>` | a pass is used at most that often |
 //! | `<service>_method` | `GET,HEAD` | the request's method is in every list |
 //! | `preimage` | 64 hex digits | it is the preimage of the token's payment hash |
 //! | registered | free | its closure says so: see [`CaveatRegistry`] |
@@ -27,6 +28,7 @@ mod method;
 mod offer;
 mod preimage;
 mod price;
+mod rate;
 mod registry;
 mod services;
 mod uses;
@@ -36,11 +38,13 @@ use std::time::SystemTime;
 use http::request::Parts;
 
 pub(crate) use capabilities::contains as has_capability;
+pub(crate) use expiry::Expiry;
 pub(crate) use registry::{Bound, is_minted};
 pub use registry::{CaveatRegistry, Check};
 
 use crate::clock::unix;
 use crate::macaroon::Verified;
+use crate::offer::Rate;
 use crate::price::Amount;
 use crate::refusal::Refusal;
 
@@ -77,15 +81,17 @@ enum Suffix {
     ValidUntil,
     MaxUses,
     MaxPrice,
+    Rate,
     Method,
 }
 
-const SUFFIXES: [(&str, Suffix); 6] = [
+const SUFFIXES: [(&str, Suffix); 7] = [
     ("offer", Suffix::Offer),
     ("capabilities", Suffix::Capabilities),
     ("valid_until", Suffix::ValidUntil),
     ("max_uses", Suffix::MaxUses),
     ("max_price", Suffix::MaxPrice),
+    ("rate", Suffix::Rate),
     ("method", Suffix::Method),
 ];
 
@@ -118,10 +124,11 @@ pub(crate) struct Claims<'m> {
     pub(crate) offer: &'m str,
     /// The last, narrowest list of capabilities.
     pub(crate) capabilities: &'m str,
-    /// The earliest expiry, in unix seconds.
-    pub(crate) valid_until: u64,
+    pub(crate) expiry: Expiry,
     /// How many uses were sold, and the fewest that any caveat leaves.
     pub(crate) uses: Option<Uses>,
+    /// How often the token may be used.
+    pub(crate) rate: Option<Rate>,
     /// The lowest price that any caveat allows.
     pub(crate) max_price: Option<Amount>,
     /// Whether the server bound the token to a price.
@@ -143,8 +150,9 @@ struct Seen<'m> {
     services: Option<services::Lists<'m>>,
     offer: Option<&'m str>,
     capabilities: Option<&'m str>,
-    valid_until: Option<u64>,
+    expiry: Option<Expiry>,
     uses: Option<Uses>,
+    rate: Option<Rate>,
     max_price: Option<Amount>,
     price_is_bound: bool,
 }
@@ -169,8 +177,9 @@ pub(crate) fn check<'m>(token: &Verified<'m>, scope: &Scope<'_>) -> Result<Claim
         tier: services.tier(),
         offer: seen.offer.ok_or(Refusal::WrongOffer)?,
         capabilities: seen.capabilities.unwrap_or_default(),
-        valid_until: seen.valid_until.ok_or(Refusal::InvalidCaveat)?,
+        expiry: seen.expiry.ok_or(Refusal::InvalidCaveat)?,
         uses: seen.uses,
+        rate: seen.rate,
         max_price: seen.max_price,
         price_is_bound: seen.price_is_bound,
     })
@@ -201,12 +210,13 @@ fn apply<'m>(
             match suffix {
                 Suffix::Offer => offer::apply(&mut seen.offer, value, minted)?,
                 Suffix::Capabilities => capabilities::apply(&mut seen.capabilities, value, minted)?,
-                Suffix::ValidUntil => expiry::apply(&mut seen.valid_until, value, minted, unix(scope.now))?,
+                Suffix::ValidUntil => expiry::apply(&mut seen.expiry, value, minted, unix(scope.now))?,
                 Suffix::MaxUses => uses::apply(&mut seen.uses, value, minted)?,
                 Suffix::MaxPrice => {
                     price::apply(&mut seen.max_price, value)?;
                     seen.price_is_bound |= minted;
                 }
+                Suffix::Rate => rate::apply(&mut seen.rate, value, minted)?,
                 Suffix::Method => method::apply(value, &scope.head.method)?,
             }
         }
@@ -233,6 +243,7 @@ pub(crate) struct Minted<'a> {
     pub(crate) capabilities: &'a [String],
     pub(crate) valid_until: u64,
     pub(crate) max_uses: Option<u64>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) max_price: Option<Amount>,
     pub(crate) bound: Vec<Bound>,
 }
@@ -246,6 +257,7 @@ impl Minted<'_> {
             caveats.push(format!("{service}_capabilities={}", self.capabilities.join(",")));
             caveats.push(format!("{service}_valid_until={}", self.valid_until));
             caveats.extend(self.max_uses.map(|uses| format!("{service}_max_uses={uses}")));
+            caveats.extend(self.rate.map(|rate| format!("{service}_rate={rate}")));
             caveats.extend(self.max_price.map(|price| format!("{service}_max_price={price}")));
         }
         caveats.extend(self.bound.iter().map(Bound::to_caveat));

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{
     Account, AccountId, LEASE, Ledger, LedgerError, OpenReservation, ReservationId, Reserve, Reserved,
-    Revocation, release_cap,
+    Revocation, Revocations, release_cap,
 };
 use crate::entropy::{SystemEntropy, random};
 
@@ -26,6 +26,7 @@ const MARGIN: u64 = 60;
 pub struct MemoryLedger {
     instance: [u8; 16],
     shards: Vec<Mutex<Shard>>,
+    revocations: Revocations,
 }
 
 #[derive(Default)]
@@ -59,7 +60,7 @@ impl MemoryLedger {
     /// An empty ledger.
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { instance: random(&SystemEntropy), shards }
+        Self { instance: random(&SystemEntropy), shards, revocations: Revocations::new() }
     }
 
     fn shard(&self, account: &AccountId) -> MutexGuard<'_, Shard> {
@@ -151,6 +152,10 @@ impl Ledger for MemoryLedger {
         Some(self.instance)
     }
 
+    fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
     async fn reserve(&self, ask: &Reserve) -> Result<Reserved, LedgerError> {
         let mut shard = self.shard(&ask.id.account());
         shard.purge(ask.now);
@@ -197,9 +202,8 @@ impl Ledger for MemoryLedger {
         }))
     }
 
-    /// Does nothing: the issuer that was told remembers it as long as this
-    /// ledger would.
-    async fn revoke(&self, _: &Revocation) -> Result<(), LedgerError> {
+    async fn revoke(&self, revocation: &Revocation) -> Result<(), LedgerError> {
+        self.revocations.add(revocation);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 
 mod guard;
 mod memory;
+mod revocation;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 pub(crate) use guard::{Debit, Meter, OnDrop, Reservation};
 pub use memory::MemoryLedger;
+pub use revocation::{Revocation, Revocations};
 
 use crate::preimage::PaymentHash;
 
@@ -123,23 +125,6 @@ pub struct OpenReservation {
     pub lease_until: u64,
 }
 
-/// What no longer counts as paid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Revocation {
-    /// The token with this payment hash.
-    Token(PaymentHash),
-    /// Every token of the service that was issued before this unix second.
-    Service {
-        /// The name of the service.
-        name: String,
-        /// Tokens issued earlier than this are revoked.
-        issued_before: u64,
-    },
-    /// Every token signed with the key of this id.
-    Key([u8; 4]),
-}
-
 /// The use could not be counted. The request is refused (503), never admitted.
 #[derive(Debug, thiserror::Error)]
 #[error("ledger is unavailable")]
@@ -184,6 +169,10 @@ pub trait Ledger: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The revocations it knows of, read by every admission. A store that
+    /// others write to keeps them fresh.
+    fn revocations(&self) -> &Revocations;
+
     /// Spends units, until they are committed or released.
     async fn reserve(&self, ask: &Reserve) -> Result<Reserved, LedgerError>;
 
@@ -206,7 +195,7 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     /// What an account has had; `None` where it was never used.
     async fn account(&self, account: &AccountId) -> Result<Option<Account>, LedgerError>;
 
-    /// Remembers a revocation.
+    /// Stores a revocation, and adds it to [`revocations`](Self::revocations).
     async fn revoke(&self, revocation: &Revocation) -> Result<(), LedgerError>;
 
     /// The reservations that are open, those past their lease among them.
@@ -217,6 +206,10 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 impl<L: Ledger + ?Sized> Ledger for Arc<L> {
     fn instance(&self) -> Option<[u8; 16]> {
         (**self).instance()
+    }
+
+    fn revocations(&self) -> &Revocations {
+        (**self).revocations()
     }
 
     async fn reserve(&self, ask: &Reserve) -> Result<Reserved, LedgerError> {

@@ -208,7 +208,7 @@ mod tests {
         };
         assert_eq!(edit(&|b| b[0] = 1), DecodeError::Version);
         assert_eq!(edit(&|b| b.push(0)), DecodeError::TrailingBytes);
-        assert_eq!(edit(&|b| drop(b.splice(2..3, [0x80 | 66, 0]))), DecodeError::Length);
+        assert_eq!(edit(&|b| drop(b.splice(2..3, [0xc2, 0]))), DecodeError::Length);
         assert_eq!(edit(&|b| b[2] = 65), DecodeError::Identifier);
         assert_eq!(edit(&|b| b[1] = 3), DecodeError::UnexpectedField);
         assert_eq!(edit(&|b| b[70] = 1), DecodeError::ThirdParty);

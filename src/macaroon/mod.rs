@@ -34,11 +34,16 @@ mod verify;
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
 pub use format::DecodeError;
 pub use mint::{MintError, mint};
 pub(crate) use verify::{HmacSha256, Verified, keyed, verify};
 
-use crate::preimage::PaymentHash;
+use crate::preimage::{PaymentHash, Preimage};
 
 /// Longest macaroon that is read or made, in bytes.
 pub const MAX_MACAROON: usize = 4096;
@@ -116,6 +121,21 @@ impl<'a> Macaroon<'a> {
     /// The last HMAC of the chain.
     fn signature(&self) -> &[u8] {
         &self.bytes[self.bytes.len() - SIGNATURE_LEN..]
+    }
+
+    /// The V2 binary form in base64, as it goes into challenge and credential.
+    pub fn to_base64(&self) -> String {
+        STANDARD.encode(self.as_bytes())
+    }
+
+    /// The value of the Authorization header that this token makes with the
+    /// preimage of its invoice, marked sensitive.
+    pub fn credential(&self, preimage: &Preimage) -> HeaderValue {
+        let preimage = Zeroizing::new(preimage.to_hex());
+        let text = Zeroizing::new(format!("L402 {}:{}", self.to_base64(), *preimage));
+        let mut value = HeaderValue::from_str(&text).expect("base64 and hex are visible ASCII");
+        value.set_sensitive(true);
+        value
     }
 
     /// The same macaroon, owning its bytes.

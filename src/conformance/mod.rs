@@ -1,0 +1,6 @@
+//! The contracts of the plug-in traits, as suites that any implementation
+//! runs: ours and yours.
+//!
+//! A suite panics with a sentence that says which rule was broken.
+
+pub mod ledger;
