@@ -49,6 +49,7 @@ fn attenuation() -> std::io::Result<()> {
         ("used_up", "forecast_max_uses=3\nservices=forecast:1\nservices=forecast:1\nservices=forecast:1"),
         ("full", &"services=forecast:1\n".repeat(40)),
         ("condition_fails", "path_prefix=/now"),
+        ("rate", "archive_rate=1/60\nforecast_rate=1/60\nforecast_rate=1"),
     ];
     seeds.iter().try_for_each(|(name, input)| write("attenuation", name, input))
 }
