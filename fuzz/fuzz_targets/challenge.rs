@@ -23,7 +23,7 @@ fn read(input: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(input) else { return false };
     let Ok(challenge) = text.parse::<Challenge>() else { return false };
     assert!(text.len() <= MAX);
-    let (token, invoice) = (challenge.token_base64(), challenge.invoice());
+    let (token, invoice) = (challenge.token().to_base64(), challenge.invoice());
     assert!(!invoice.is_empty() && invoice.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     for form in [
         format!(r#"L402 macaroon="{token}", invoice="{invoice}", version="0", token="{token}""#),
@@ -34,7 +34,7 @@ fn read(input: &[u8]) -> bool {
             assert!(form.parse() == Ok(challenge.clone()), "{form}");
         }
     }
-    let credential = challenge.credential(&Preimage::from_bytes([7; 32]));
+    let credential = challenge.token().credential(&Preimage::from_bytes([7; 32]));
     assert!(credential.is_sensitive());
     assert!(!format!("{challenge:?}").contains(&token), "a token in Debug");
     true

@@ -123,7 +123,7 @@ impl Credential {
     }
 
     pub fn base64(&self) -> String {
-        STANDARD.encode(self.macaroon.as_bytes())
+        self.macaroon.to_base64()
     }
 
     pub fn hex(&self) -> String {
@@ -136,7 +136,7 @@ impl Credential {
     }
 
     pub fn authorization(&self) -> HeaderValue {
-        HeaderValue::try_from(format!("L402 {}", self.pair())).expect("ASCII")
+        self.macaroon.credential(&self.preimage)
     }
 }
 
