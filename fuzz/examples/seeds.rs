@@ -49,6 +49,13 @@ fn attenuation() -> std::io::Result<()> {
         ("used_up", "forecast_max_uses=3\nservices=forecast:1\nservices=forecast:1\nservices=forecast:1"),
         ("full", &"services=forecast:1\n".repeat(40)),
         ("condition_fails", "path_prefix=/now"),
+        (
+            "grown_again",
+            "forecast_valid_until=1900000100\nforecast_valid_until=1900000200\nforecast_max_uses=40\n\
+             forecast_max_uses=60",
+        ),
+        ("tier_grown_again", "services=forecast:0\nservices=forecast:1"),
+        ("capability_grown_again", "forecast_capabilities=read\nforecast_capabilities=read,write"),
         ("rate", "archive_rate=1/60\nforecast_rate=1/60\nforecast_rate=1"),
     ];
     seeds.iter().try_for_each(|(name, input)| write("attenuation", name, input))

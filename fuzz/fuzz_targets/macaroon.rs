@@ -31,6 +31,9 @@ fn check(input: &[u8]) -> bool {
     let minted = mint(ROOT, &macaroon.identifier(), &caveats).expect("its caveats are within the caps");
     assert!(minted.verify(ROOT) && !minted.verify(b"another root key"));
     assert!(minted.caveats().eq(macaroon.caveats()));
+    // There is one encoding: what `mint` writes, with the location before it.
+    let (unsigned, body) = (&input[..input.len() - 32], &minted.as_bytes()[1..minted.as_bytes().len() - 32]);
+    assert_eq!(unsigned, [&[2], &*location_field(macaroon.location()), body].concat(), "not canonical");
     let signature = |bytes: &[u8]| bytes[bytes.len() - 32..].to_vec();
     let signed = signature(minted.as_bytes()) == signature(input);
     assert_eq!(macaroon.verify(ROOT), signed);
@@ -48,4 +51,17 @@ fn check(input: &[u8]) -> bool {
         Err(_) => assert!(caveats.len() == MAX_CAVEATS || input.len() + b"..fuzz=1.".len() > MAX_MACAROON),
     }
     signed
+}
+
+fn location_field(location: Option<&[u8]>) -> Vec<u8> {
+    let Some(location) = location else { return Vec::new() };
+    let mut field = vec![1];
+    let mut len = location.len();
+    while len >= 0x80 {
+        field.push(u8::try_from(len & 0x7f).expect("7 bits") | 0x80);
+        len >>= 7;
+    }
+    field.push(u8::try_from(len).expect("7 bits"));
+    field.extend(location);
+    field
 }
