@@ -77,7 +77,6 @@ impl Admission {
             gate: gate.clone(),
             is_paid: grant.is_paid(),
             remaining: grant.remaining(),
-            valid_until: grant.token.as_ref().map_or(0, |token| token.valid_until),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
                 Use { reservation, debit }
@@ -116,7 +115,6 @@ pub(crate) struct Settlement {
     gate: Gate,
     is_paid: bool,
     remaining: Option<u64>,
-    valid_until: u64,
     use_: Option<Use>,
 }
 
@@ -170,7 +168,7 @@ impl Settlement {
         if let Some(used) = self.use_ {
             let charged = self.gate.0.charge_on.charges(&head);
             let left = self.remaining.unwrap_or_default() + if charged { 0 } else { used.debit.units };
-            rate_limit(&mut head.headers, &self.gate, &used.debit, left, self.valid_until);
+            rate_limit(&mut head.headers, &self.gate, &used.debit, left);
             if charged { used.reservation.commit() } else { used.reservation.release() }
         }
         if self.is_paid {
@@ -181,9 +179,9 @@ impl Settlement {
 }
 
 /// Says what is left, in the `RateLimit` fields of the IETF's draft.
-fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64, valid_until: u64) {
+fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64) {
     let service = &gate.0.service;
-    let seconds = valid_until.saturating_sub(unix(gate.0.issuer.0.clock.now()));
+    let seconds = debit.valid_until.saturating_sub(unix(gate.0.issuer.0.clock.now()));
     let fields = [
         ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.limit.min(debit.ceiling))),
         ("ratelimit", format!(r#""{service}";r={left};t={seconds}"#)),

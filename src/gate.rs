@@ -14,8 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
+use http::{Response, StatusCode};
 
 use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
@@ -24,13 +24,14 @@ use crate::credential::{self, Presented};
 use crate::error::{Error, ErrorKind};
 use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken};
 use crate::issuer::{Claim, Issuer};
-use crate::ledger::Debit;
+use crate::ledger::{Debit, Reservation};
 use crate::macaroon::{self, MAX_MACAROON, Verified};
 use crate::name;
-use crate::offer::Offer;
-use crate::price::Price;
+use crate::offer::{Offer, Rate};
+use crate::preimage::PaymentHash;
+use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
-use crate::sale::{self, Sale};
+use crate::sale;
 
 /// Bytes that every token leaves its holder for caveats of their own.
 const ROOM_TO_ATTENUATE: usize = 512;
@@ -57,7 +58,7 @@ pub(crate) struct GateInner {
     pub(crate) issuer: Issuer,
     pub(crate) service: Arc<str>,
     _claim: Arc<Claim>,
-    offers: Vec<Offer>,
+    offers: Vec<Arc<Offer>>,
     min_tier: u8,
     capability: Option<String>,
     conditions: Vec<String>,
@@ -84,7 +85,7 @@ impl Gate {
             issuer: issuer.clone(),
             service: service.into(),
             claim: issuer.claim(service).map(Arc::new),
-            offers: vec![offer],
+            offers: vec![Arc::new(offer)],
             min_tier: 0,
             capability: None,
             conditions: Vec::new(),
@@ -112,114 +113,156 @@ impl Gate {
     /// Outside a tokio runtime with time enabled, where an invoice has to be
     /// asked for or a ledger does not answer at once.
     pub async fn admit(&self, head: &mut Parts) -> Result<Admission, Response<Bytes>> {
-        match self.judge(head) {
-            Judged::Admitted(admission) => Ok(admission),
-            Judged::Refused(response) => Err(response),
+        let decided = match self.judge(head) {
+            Judged::Decided(decided) => decided,
             Judged::Undecided(pending) => self.decide(head, pending).await,
+        };
+        match decided {
+            Decided::Admitted(admission) => Ok(admission),
+            Decided::Refused(response) => Err(response),
+            Decided::Payable(payable) => Err(self.sell(head, payable).await),
         }
     }
 
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
-        let (presented, outcome) = match head.extensions.get::<Grant>() {
+        let presented = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
-            Some(outer) if outer.is_paid() => return self.judge_again(outer.presented.clone(), head),
-            Some(outer) if outer.presented.is_some() => (outer.presented.clone(), Ok(())),
-            _ => match credential::take(&mut head.headers, self.0.forward_credential) {
-                Ok(presented) => (presented, Ok(())),
-                Err(refusal) => (None, Err(refusal.into())),
-            },
+            Some(outer) if outer.is_taken => return Judged::Decided(self.judge_again(outer, head)),
+            Some(outer) if outer.presented.is_some() => Ok(outer.presented.clone()),
+            _ => credential::take(&mut head.headers, self.0.forward_credential),
         };
-        let ruling = outcome.and_then(|()| self.0.rule(presented.as_ref(), head));
-        match ruling {
-            Ok(Ruling { grant, debit: None }) => {
-                Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
+        let presented = match presented {
+            Ok(presented) => presented,
+            Err(refusal) => return Judged::Decided(self.refuse(head, refusal.into(), None)),
+        };
+        let ruling = self.0.rule(presented.as_ref(), head).and_then(|ruling| {
+            self.0.check_rate(&ruling)?;
+            Ok(ruling)
+        });
+        Judged::Decided(match ruling {
+            Ok(Ruling { grant, debit: Some(debit), .. }) => {
+                return Judged::Undecided(Pending { presented, grant, debit });
             }
-            Ok(Ruling { grant, debit: Some(debit) }) => {
-                Judged::Undecided(Pending { presented, next: Next::Reserve(grant, debit) })
-            }
-            Err(refused) if refused.refusal.is_payable() => {
-                Judged::Undecided(Pending { presented, next: Next::Sell(refused) })
-            }
-            Err(refused) => Judged::Refused(answer::respond(&self.0, head, refused, None)),
-        }
+            Ok(Ruling { grant, debit: None, .. }) => self.admitted(grant, presented, None),
+            Err(refused) => self.refuse(head, refused, presented),
+        })
     }
 
-    fn judge_again(&self, presented: Option<Presented>, head: &Parts) -> Judged {
-        match self.0.rule(presented.as_ref(), head) {
-            Ok(Ruling { grant, .. }) => {
-                Judged::Admitted(Admission::new(self, self.grant(grant, presented), None))
+    fn judge_again(&self, outer: &Grant, head: &Parts) -> Decided {
+        let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
+            Ok(ruling) => ruling.grant,
+            // What costs nothing needs no token.
+            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
+            Err(_) => {
+                return Decided::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None));
             }
-            Err(_) => Judged::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None)),
+        };
+        if let Some(token) = &mut granted.token {
+            token.remaining = outer.remaining();
         }
+        let grant = Grant { is_taken: true, ..self.grant(granted, outer.presented.clone()) };
+        Decided::Admitted(Admission::new(self, grant, None))
     }
 
-    /// The rest: the ledger, and the sale.
-    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Result<Admission, Response<Bytes>> {
-        let Pending { presented, next } = pending;
-        let refused = match next {
-            Next::Sell(refused) => refused,
-            Next::Reserve(mut grant, debit) => {
-                let meter =
-                    self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
-                match meter.reserve(debit).await {
-                    Ok((reservation, remaining)) => {
-                        if let Some(token) = &mut grant.token {
-                            token.remaining = Some(remaining);
-                        }
-                        return Ok(Admission::new(
-                            self,
-                            self.grant(grant, presented),
-                            Some((reservation, debit)),
-                        ));
-                    }
-                    Err(refused) => refused,
+    /// Without a token that opens it, a request is sold one, or admitted where
+    /// it costs nothing.
+    fn refuse(&self, head: &Parts, refused: Refused, presented: Option<Presented>) -> Decided {
+        let refused = if refused.refusal.is_payable() {
+            match self.0.offer_for(head) {
+                Ok((offer, Price::Amount(price))) => {
+                    return Decided::Payable(Payable { refused, offer: offer.clone(), price });
                 }
+                Ok((_, Price::Free)) => return self.admitted(Granted::FREE, presented, None),
+                Err(unpriced) => unpriced,
             }
+        } else {
+            refused
         };
-        if !refused.refusal.is_payable() {
-            return Err(answer::respond(&self.0, head, refused, None));
+        Decided::Refused(answer::respond(&self.0, head, refused, None))
+    }
+
+    /// Asks the ledger.
+    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Decided {
+        let Pending { presented, mut grant, debit } = pending;
+        let meter = self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
+        match meter.reserve(debit).await {
+            Ok((reservation, remaining)) => {
+                if let Some(token) = &mut grant.token {
+                    token.remaining = Some(remaining);
+                }
+                self.admitted(grant, presented, Some((reservation, debit)))
+            }
+            Err(refused) => self.refuse(head, refused, presented),
         }
-        match sale::sell(&self.0, head).await {
-            Ok(Sale::Free) => Ok(Admission::new(self, self.grant(Granted::FREE, presented), None)),
-            Ok(Sale::Challenge(sold)) => Err(answer::respond(&self.0, head, refused, Some(&sold))),
-            Err(refused) => Err(answer::respond(&self.0, head, refused, None)),
+    }
+
+    /// Asks the backend for an invoice, and answers with the challenge.
+    pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
+        let Payable { refused, offer, price } = payable;
+        match sale::sell(&self.0, head, &offer, price).await {
+            Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
+            Err(refused) => answer::respond(&self.0, head, refused, None),
         }
+    }
+
+    fn admitted(
+        &self,
+        granted: Granted,
+        presented: Option<Presented>,
+        reserved: Option<(Reservation, Debit)>,
+    ) -> Decided {
+        Decided::Admitted(Admission::new(self, self.grant(granted, presented), reserved))
     }
 
     fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
-        Grant { service: self.0.service.clone(), basis: granted.basis, token: granted.token, presented }
+        let is_taken = granted.basis.is_paid();
+        let Granted { basis, token } = granted;
+        Grant { service: self.0.service.clone(), basis, token, is_taken, presented }
     }
 }
 
 /// What a gate says of a request at once.
 #[derive(Debug)]
 pub(crate) enum Judged {
-    Admitted(Admission),
-    Refused(Response<Bytes>),
+    Decided(Decided),
+    /// The ledger has to be asked for the use.
     Undecided(Pending),
 }
 
-/// What has to be asked before a request is decided.
+/// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "the admitted path allocates nothing")]
+#[derive(Debug)]
+pub(crate) enum Decided {
+    Admitted(Admission),
+    Refused(Response<Bytes>),
+    /// Refused, and answered with a challenge: it never reaches the inner
+    /// service, which need not be kept ready while the backend is asked.
+    Payable(Payable),
+}
+
+/// A use that is to be asked for, and what is granted with it.
 #[derive(Debug)]
 pub(crate) struct Pending {
     presented: Option<Presented>,
-    next: Next,
+    grant: Granted,
+    debit: Debit,
 }
 
+/// A refusal that buying this offer at this price mends.
 #[derive(Debug)]
-enum Next {
-    /// Ask the ledger for the use.
-    Reserve(Granted, Debit),
-    /// Ask the backend for an invoice.
-    Sell(Refused),
+pub(crate) struct Payable {
+    refused: Refused,
+    offer: Arc<Offer>,
+    price: Amount,
 }
 
 /// What a credential opens, and what the ledger has to say first.
 pub(crate) struct Ruling {
     grant: Granted,
     debit: Option<Debit>,
+    rate: Option<(PaymentHash, Rate)>,
 }
 
 impl Ruling {
@@ -257,13 +300,9 @@ impl GateInner {
         self.check_requirements(&token, &claims)?;
         let (offer, price) = self.price(&claims, head)?;
         if price == Some(Price::Free) {
-            return Ok(Ruling { grant: Granted::FREE, debit: None });
+            return Ok(Ruling { grant: Granted::FREE, debit: None, rate: None });
         }
 
-        if let Some(rate) = claims.rate {
-            let checked = issuer.limits.rates.check(token.payment_hash(), rate, now);
-            checked.map_err(|retry_after| Refusal::RateLimited { retry_after })?;
-        }
         let debit = match claims.uses {
             None => None,
             Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
@@ -277,13 +316,24 @@ impl GateInner {
                 limit: uses.sold,
                 ceiling: uses.ceiling,
                 expires_at: claims.expiry.sold,
+                valid_until: claims.expiry.earliest,
             })
             .filter(|debit| debit.units > 0),
         };
+        let granted = self.granted(&token, &claims, offer);
         Ok(Ruling {
-            grant: Granted { basis: Basis::Preimage, token: Some(self.granted(&token, &claims, offer)) },
+            grant: Granted { basis: Basis::Preimage, token: Some(granted) },
             debit,
+            rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
         })
+    }
+
+    /// Counts the request of a rated pass.
+    fn check_rate(&self, ruling: &Ruling) -> Result<(), Refusal> {
+        let Some((token, rate)) = ruling.rate else { return Ok(()) };
+        let issuer = &*self.issuer.0;
+        let checked = issuer.limits.rates.check(token, rate, issuer.clock.now());
+        checked.map_err(|retry_after| Refusal::RateLimited { retry_after })
     }
 
     fn check_requirements(&self, token: &Verified<'_>, claims: &Claims<'_>) -> Result<(), Refusal> {
@@ -302,7 +352,11 @@ impl GateInner {
 
     /// The offer a token was bought as, and what the request costs as that
     /// offer now. Both are unknown where another service sold the token.
-    fn price(&self, claims: &Claims<'_>, head: &Parts) -> Result<(Option<&Offer>, Option<Price>), Refused> {
+    fn price(
+        &self,
+        claims: &Claims<'_>,
+        head: &Parts,
+    ) -> Result<(Option<&Arc<Offer>>, Option<Price>), Refused> {
         // Only this issuer writes a seller before the slash, for its own offers.
         if claims.offer.contains('/') {
             return if claims.max_price.is_none() {
@@ -320,7 +374,7 @@ impl GateInner {
         Ok((Some(offer), Some(price)))
     }
 
-    fn granted(&self, token: &Verified<'_>, claims: &Claims<'_>, offer: Option<&Offer>) -> GrantedToken {
+    fn granted(&self, token: &Verified<'_>, claims: &Claims<'_>, offer: Option<&Arc<Offer>>) -> GrantedToken {
         let known = self.known_capabilities.iter().enumerate();
         let held = known
             .filter(|(_, name)| caveat::has_capability(claims.capabilities, name))
@@ -337,7 +391,7 @@ impl GateInner {
     }
 
     /// The offers whose tokens open this request, the one that is sold first.
-    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Offer> {
+    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Arc<Offer>> {
         let units = self.cost.units(head);
         self.offers.iter().filter(move |offer| opens(offer, self.min_tier, self.capability.as_deref(), units))
     }
@@ -348,6 +402,18 @@ impl GateInner {
         let mut enough =
             self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), 0));
         enough.next().expect("the gate was built with an offer that opens it")
+    }
+
+    /// The offer that this request is sold, and its price.
+    fn offer_for(&self, head: &Parts) -> Result<(&Arc<Offer>, Price), Refused> {
+        // A request that takes more units than any offer has cannot be paid for.
+        let offer = self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
+        Ok((offer, offer.pricing.price(head)?))
+    }
+
+    /// Whether the request costs nothing.
+    fn is_free(&self, head: &Parts) -> bool {
+        matches!(self.offer_for(head), Ok((_, Price::Free)))
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.
@@ -407,7 +473,7 @@ pub struct GateBuilder {
     issuer: Issuer,
     service: Arc<str>,
     claim: Option<Arc<Claim>>,
-    offers: Vec<Offer>,
+    offers: Vec<Arc<Offer>>,
     min_tier: u8,
     capability: Option<String>,
     conditions: Vec<String>,
@@ -420,7 +486,7 @@ impl GateBuilder {
     /// Adds an offer that opens the gate too. The challenge sells the first
     /// offer that is enough for the gate; the body lists all that are.
     pub fn add_offer(mut self, offer: Offer) -> Self {
-        self.offers.push(offer);
+        self.offers.push(Arc::new(offer));
         self
     }
 

@@ -15,6 +15,9 @@ pub struct Grant {
     pub(crate) service: Arc<str>,
     pub(crate) basis: Basis,
     pub(crate) token: Option<GrantedToken>,
+    /// Whether this gate or one further out took the payment: one further in
+    /// takes none.
+    pub(crate) is_taken: bool,
     /// Kept for a gate further in, which judges it again.
     pub(crate) presented: Option<Presented>,
 }
@@ -50,6 +53,15 @@ pub enum Basis {
     FreePrice,
 }
 
+impl Basis {
+    pub(crate) fn is_paid(self) -> bool {
+        match self {
+            Self::Preimage => true,
+            Self::FreePrice => false,
+        }
+    }
+}
+
 impl Grant {
     /// The name of the service whose gate admitted the request.
     pub fn service(&self) -> &str {
@@ -63,10 +75,7 @@ impl Grant {
 
     /// Whether somebody paid for it.
     pub fn is_paid(&self) -> bool {
-        match self.basis {
-            Basis::Preimage => true,
-            Basis::FreePrice => false,
-        }
+        self.basis.is_paid()
     }
 
     /// The id of the offer the token was bought as; `seller/id` where another
@@ -210,6 +219,12 @@ impl TestGrant {
             tier: self.tier,
             capabilities: CapabilitySet { known: self.capabilities.into(), held: u64::MAX },
         };
-        Grant { service: self.service.into(), basis: Basis::Preimage, token: Some(token), presented: None }
+        Grant {
+            service: self.service.into(),
+            basis: Basis::Preimage,
+            token: Some(token),
+            is_taken: true,
+            presented: None,
+        }
     }
 }

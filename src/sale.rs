@@ -1,11 +1,10 @@
 //! Selling: from a request that could not be admitted to a challenge.
 //!
-//! limit, price, backend, mint.
+//! limit, backend, mint.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use http::request::Parts;
 
 use crate::answer::Refused;
@@ -28,14 +27,6 @@ const MIN_LIFETIME: u64 = 30;
 /// When to ask again after the backend failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// What a request that could not be admitted is answered with.
-#[derive(Debug)]
-pub(crate) enum Sale {
-    /// It costs nothing.
-    Free,
-    Challenge(Box<Sold>),
-}
-
 /// A challenge, and what the buyer is told about it.
 #[derive(Debug)]
 pub(crate) struct Sold {
@@ -51,11 +42,14 @@ pub(crate) struct Sold {
     pub(crate) valid_until: u64,
 }
 
-pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused> {
+/// Sells an offer of the gate for this price.
+pub(crate) async fn sell(
+    gate: &GateInner,
+    head: &Parts,
+    offer: &Offer,
+    price: Amount,
+) -> Result<Sold, Refused> {
     let issuer = &*gate.issuer.0;
-    // A request that takes more units than any offer has cannot be paid for.
-    let offer = gate.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
-    let Price::Amount(price) = offer.pricing.price(head)? else { return Ok(Sale::Free) };
     let bound = issuer.caveats.bind_to(head)?;
     gate.requires_bound(&bound)?;
 
@@ -99,14 +93,14 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
     let root = key.root(&identifier.to_bytes());
     let token =
         mint(&*root, &identifier, minted.caveats()).expect("the gate was built for tokens within the caps");
-    Ok(Sale::Challenge(Box::new(Sold {
+    Ok(Sold {
         challenge: Challenge::new(token, invoice.bolt11),
         offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
         amount_msat: ask.amount_msat,
         pay_by,
         valid_until,
-    })))
+    })
 }
 
 async fn ask_backend(

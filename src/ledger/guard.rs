@@ -5,7 +5,8 @@
 //! done at once goes on in a task, whether or not the request still waits.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -40,7 +41,10 @@ pub(crate) struct Debit {
     pub(crate) units: u64,
     pub(crate) limit: u64,
     pub(crate) ceiling: u64,
+    /// When what was sold expires: until then the count is kept.
     pub(crate) expires_at: u64,
+    /// When the presented copy expires, which its holder may have shortened.
+    pub(crate) valid_until: u64,
 }
 
 impl Meter {
@@ -55,7 +59,7 @@ impl Meter {
 
     /// Spends what a request takes; gives the reservation and what is left.
     pub(crate) async fn reserve(self: &Arc<Self>, debit: Debit) -> Result<(Reservation, u64), Refused> {
-        let Debit { account, units, limit, ceiling, expires_at } = debit;
+        let Debit { account, units, limit, ceiling, expires_at, .. } = debit;
         let id = ReservationId::new(account, random(&*self.entropy));
         let ask = Reserve { id, units, limit, ceiling, expires_at, now: unix(self.clock.now()) };
         // Armed before the first poll: a request that is dropped at any await
@@ -89,8 +93,7 @@ impl Meter {
         F: Future<Output = Result<T, LedgerError>> + Send + 'static,
     {
         let mut operation = Box::pin(operation);
-        if let Poll::Ready(answer) = std::future::poll_fn(|cx| Poll::Ready(operation.as_mut().poll(cx))).await
-        {
+        if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(poll_caught(operation.as_mut(), cx))).await {
             return answer;
         }
         match tokio::time::timeout(self.time_limit, tokio::spawn(operation)).await {
@@ -165,10 +168,7 @@ fn run_apart(
     waiting: &Arc<Semaphore>,
 ) {
     let _entered = runtime.map(Handle::enter);
-    // Not while the thread unwinds: a panic of the ledger's would abort.
-    if !std::thread::panicking()
-        && operation.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
-    {
+    if poll_caught(operation.as_mut(), &mut Context::from_waker(Waker::noop())).is_ready() {
         return;
     }
     if let (Some(runtime), Ok(permit)) = (runtime, waiting.clone().try_acquire_owned()) {
@@ -177,6 +177,17 @@ fn run_apart(
             let _ = operation.await;
         });
     }
+}
+
+/// Polls a ledger operation in the midst of a request. A panic of the ledger's
+/// is a failure of the ledger's, as it is in a task: the request that it would
+/// end may be admitted already, or unwind itself.
+fn poll_caught<T, F>(operation: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<Result<T, LedgerError>>
+where
+    F: Future<Output = Result<T, LedgerError>> + ?Sized,
+{
+    catch_unwind(AssertUnwindSafe(|| operation.poll(cx)))
+        .unwrap_or_else(|_| Poll::Ready(Err(LedgerError::new("ledger panicked"))))
 }
 
 impl fmt::Debug for Reservation {

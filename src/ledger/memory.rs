@@ -116,8 +116,7 @@ impl Row {
         let nonce = *ask.id.nonce();
         self.limit = self.limit.max(ask.limit);
         let sold = self.limit.saturating_add(self.credited).min(ask.ceiling);
-        if let Some(at) = self.tombstones.iter().position(|tombstone| *tombstone == nonce) {
-            self.tombstones.swap_remove(at);
+        if self.tombstones.contains(&nonce) {
             return Reserved::Released;
         }
         if !self.open.iter().any(|open| open.nonce == nonce) {
@@ -133,7 +132,9 @@ impl Row {
 
     fn release(&mut self, nonce: [u8; 16], now: u64) {
         let Some(at) = self.open.iter().position(|open| open.nonce == nonce) else {
-            self.tombstones.push(nonce);
+            if !self.tombstones.contains(&nonce) {
+                self.tombstones.push(nonce);
+            }
             return;
         };
         if self.open[at].lease_until > now {

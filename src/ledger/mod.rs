@@ -79,7 +79,9 @@ pub struct Reserve {
     /// The most units that may be used with this token, whatever was credited:
     /// the holder's own restriction.
     pub ceiling: u64,
-    /// When the token expires, and its row with it.
+    /// When the token as it was sold expires, and its row with it. Never
+    /// earlier because its holder shortened a copy: the row would be gone
+    /// while the token is good.
     pub expires_at: u64,
     /// The present moment.
     pub now: u64,

@@ -10,12 +10,15 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::admission::{Admission, Settlement};
+use crate::gate::{Decided, Gate, Payable, Pending};
 
 use super::Body;
 
-/// The ledger's and the backend's part of a decision. It owns the head and
-/// gives it back, so that body and ready service can stay outside the box.
-type Decision = Pin<Box<dyn Future<Output = (Parts, Result<Admission, Response<Bytes>>)> + Send>>;
+/// The ledger's part of a decision. It owns the head and gives it back, so
+/// that body and ready service can stay outside the box.
+type Decision = Pin<Box<dyn Future<Output = (Gate, Parts, Decided)> + Send>>;
+/// The backend's part. Body and ready service are gone when it begins.
+type Sale = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
 
 pin_project! {
     /// The response of a service behind a gate.
@@ -32,14 +35,23 @@ pin_project! {
     enum State<S, F, B> {
         Undecided { decision: Decision, ready: S, body: B },
         Admitted { #[pin] response: F, settlement: Option<Settlement> },
+        Payable { sale: Sale },
         Answered { response: Response<Bytes> },
         Done,
     }
 }
 
 impl<S, F, B> ResponseFuture<S, F, B> {
-    pub(super) fn undecided(decision: Decision, ready: S, body: B) -> Self {
+    pub(super) fn undecided(gate: Gate, head: Parts, pending: Pending, ready: S, body: B) -> Self {
+        let decision = Box::pin(async move {
+            let decided = gate.decide(&head, pending).await;
+            (gate, head, decided)
+        });
         Self { state: State::Undecided { decision, ready, body } }
+    }
+
+    pub(super) fn payable(gate: Gate, head: Parts, payable: Payable) -> Self {
+        Self { state: State::payable(gate, head, payable) }
     }
 
     pub(super) fn answered(response: Response<Bytes>) -> Self {
@@ -60,6 +72,10 @@ impl<S, F, B> ResponseFuture<S, F, B> {
 }
 
 impl<S, F, B> State<S, F, B> {
+    fn payable(gate: Gate, head: Parts, payable: Payable) -> Self {
+        Self::Payable { sale: Box::pin(async move { gate.sell(&head, payable).await }) }
+    }
+
     fn admitted(admission: Admission, inner: &mut S, mut head: Parts, body: B) -> Self
     where
         S: Service<Request<B>, Future = F>,
@@ -85,16 +101,22 @@ where
         loop {
             match state.as_mut().project() {
                 StateProj::Undecided { decision, .. } => {
-                    let (head, decided) = ready!(decision.as_mut().poll(cx));
+                    let (gate, head, decided) = ready!(decision.as_mut().poll(cx));
                     let StateOwned::Undecided { mut ready, body, .. } =
                         state.as_mut().project_replace(State::Done)
                     else {
                         unreachable!("the state was matched above")
                     };
                     state.set(match decided {
-                        Ok(admission) => State::admitted(admission, &mut ready, head, body),
-                        Err(response) => State::Answered { response },
+                        Decided::Admitted(admission) => State::admitted(admission, &mut ready, head, body),
+                        Decided::Refused(response) => State::Answered { response },
+                        Decided::Payable(payable) => State::payable(gate, head, payable),
                     });
+                }
+                StateProj::Payable { sale } => {
+                    let response = ready!(sale.as_mut().poll(cx));
+                    state.set(State::Done);
+                    return Poll::Ready(Ok(response.map(Body::gate)));
                 }
                 StateProj::Admitted { response, settlement } => {
                     if let Some(settlement) = settlement {

@@ -3,7 +3,8 @@
 //! ```text
 //! request -> preflight? -> Gate::judge -> admitted: inner.call -> settle -> response
 //!                                      -> refused:  response
-//!                                      -> else:     Gate::decide, boxed, then one of both
+//!                                      -> payable:  Gate::sell, boxed -> response
+//!                                      -> metered:  Gate::decide, boxed, then one of these
 //! ```
 //!
 //! Nothing is asked of the inner service but `Clone`; its errors and its body

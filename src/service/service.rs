@@ -5,7 +5,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use crate::answer;
-use crate::gate::{Gate, Judged};
+use crate::gate::{Decided, Gate, Judged};
 
 use super::{Body, ResponseFuture};
 
@@ -45,21 +45,22 @@ where
             return ResponseFuture::answered(answer::preflight());
         }
         match self.gate.judge(&mut head) {
-            Judged::Admitted(admission) => ResponseFuture::admitted(admission, &mut self.inner, head, body),
-            Judged::Refused(response) => {
+            Judged::Decided(Decided::Admitted(admission)) => {
+                ResponseFuture::admitted(admission, &mut self.inner, head, body)
+            }
+            Judged::Decided(Decided::Refused(response)) => {
                 self.give_back_readiness();
                 ResponseFuture::answered(response)
+            }
+            Judged::Decided(Decided::Payable(payable)) => {
+                self.give_back_readiness();
+                ResponseFuture::payable(self.gate.clone(), head, payable)
             }
             Judged::Undecided(pending) => {
                 // The service that was polled ready goes with the request.
                 let fresh = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, fresh);
-                let gate = self.gate.clone();
-                let decision = Box::pin(async move {
-                    let decided = gate.decide(&head, pending).await;
-                    (head, decided)
-                });
-                ResponseFuture::undecided(decision, ready, body)
+                ResponseFuture::undecided(self.gate.clone(), head, pending, ready, body)
             }
         }
     }
