@@ -80,5 +80,54 @@ pub(crate) fn check(
     if expires_at <= now {
         return Err(InvoiceError::Expired);
     }
-    Ok(CheckedInvoice { bolt11: bolt11.to_string(), payment_hash, expires_at })
+    // The text itself and not what it was parsed into: the node signed its own
+    // encoding, and from any other a payer recovers another node's key.
+    let bolt11 = invoice.bolt11.trim().to_ascii_lowercase();
+    Ok(CheckedInvoice { bolt11, payment_hash, expires_at })
+}
+
+#[cfg(all(test, feature = "dev"))]
+mod tests {
+    use std::time::Duration;
+
+    use bitcoin::bech32::primitives::decode::CheckedHrpstring;
+    use bitcoin::bech32::{Bech32, Fe32IterExt, Hrp};
+
+    use super::*;
+    use crate::backend::{DevBackend, PaymentBackend};
+    use crate::clock::{Clock, SystemClock, unix};
+
+    fn ask() -> InvoiceRequest {
+        InvoiceRequest {
+            amount_msat: 21_000,
+            description: "forecast".to_owned(),
+            expiry: Duration::from_secs(300),
+            service: "forecast".to_owned(),
+            offer: "default".to_owned(),
+            token_id: [1; 32].into(),
+        }
+    }
+
+    /// The same invoice with another human-readable part.
+    fn with_hrp(bolt11: &str, hrp: &str) -> String {
+        let read = CheckedHrpstring::new::<Bech32>(bolt11).unwrap();
+        let data = read.fe32_iter::<std::vec::IntoIter<u8>>();
+        data.with_checksum::<Bech32>(&Hrp::parse(hrp).unwrap()).chars().collect()
+    }
+
+    #[tokio::test]
+    async fn an_invoice_is_handed_out_as_the_node_wrote_it() {
+        let backend = DevBackend::new();
+        let node_wrote = backend.create_invoice(&ask()).await.unwrap().bolt11;
+        // Amounts that say the same, and are not what a parser would write.
+        for hrp in ["lnbcrt210n", "lnbcrt0210n", "lnbcrt210000p"] {
+            let text = with_hrp(&node_wrote, hrp);
+            for given in [text.clone(), format!(" {text}\n"), text.to_ascii_uppercase()] {
+                let invoice = Invoice::from_bolt11(given);
+                let now = unix(SystemClock.now());
+                let checked = check(&invoice, &ask(), &backend.capabilities(), now).unwrap();
+                assert_eq!(checked.bolt11, text);
+            }
+        }
+    }
 }
