@@ -1,0 +1,308 @@
+//! What it costs to judge a request, beside the cryptography it cannot do without.
+//!
+//! Each case is a function from a number of iterations to the time they took.
+//! Criterion gives the figures of each; after it, the cases that are compared
+//! run in turns, and the ratios of their medians are printed.
+
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use criterion::Criterion;
+use hmac::{Hmac, KeyInit, Mac};
+use http::request::Parts;
+use http::{Request, Response};
+use l402::macaroon::Macaroon;
+use l402::{
+    Access, Admission, DAY, DevBackend, Gate, Issuer, KeyRing, MemoryLedger, Network, Offer, Price, RootKey,
+};
+use sha2::{Digest, Sha256};
+use tokio::runtime;
+
+type HmacSha256 = Hmac<Sha256>;
+type Case = Box<dyn FnMut(u64) -> Duration>;
+
+const MASTER: [u8; 32] = [7; 32];
+/// Requests are made ready and put away in groups of this size, outside the
+/// measured time. They fit into the first cache.
+const GROUP: usize = 16;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    let mut cases = cases();
+    for (name, case) in &mut cases {
+        criterion.bench_function(name, |bencher| bencher.iter_custom(&mut *case));
+    }
+    criterion.final_summary();
+
+    // Only `cargo bench`, and without a filter, asks for the ratios.
+    if std::env::args().skip(1).eq(["--bench".to_owned()]) {
+        compare(&mut cases);
+    }
+}
+
+fn cases() -> Vec<(&'static str, Case)> {
+    let pass = gate(Access::pass(DAY));
+    let metered = gate(Access::uses(1_000_000_000_000).within(DAY));
+    let credential = pass.test_credential().to_str().expect("ASCII").to_owned();
+    let broken = |credential: &str| refused(&pass, credential.to_owned());
+    let (token, preimage) = credential["L402 ".len()..].split_once(':').expect("token:preimage");
+    let altered = {
+        let mut bytes = STANDARD.decode(token).expect("base64");
+        *bytes.last_mut().expect("a signature") ^= 1;
+        STANDARD.encode(bytes)
+    };
+    vec![
+        ("floor", floor(&Token::new(&credential))),
+        ("chain", chain(&Token::new(&credential))),
+        ("verify", verify(&Token::new(&credential))),
+        ("admit", admitted(&pass, credential.clone())),
+        ("admit_metered", admitted(&metered, metered.test_credential().to_str().expect("ASCII").to_owned())),
+        ("refuse/8KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(8192 - 70)))),
+        ("refuse/64KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(65536 - 70)))),
+        ("refuse/no_preimage", broken(&format!("L402 {token}"))),
+        ("refuse/not_hex", broken(&format!("L402 {token}:{}", "x".repeat(64)))),
+        ("refuse/not_base64", broken(&format!("L402 {}*:{preimage}", &token[..token.len() - 1]))),
+        ("refuse/no_macaroon", broken(&format!("L402 {}:{preimage}", "A".repeat(400)))),
+        ("refuse/several_tokens", broken(&format!("L402 {token},{token}:{preimage}"))),
+        ("refuse/two_credentials", broken(&format!("L402 {token}:{preimage}, LSAT {altered}:{preimage}"))),
+        ("refuse/bad_signature", broken(&format!("L402 {altered}:{preimage}"))),
+        ("refuse/wrong_preimage", broken(&format!("L402 {token}:{}", "0".repeat(64)))),
+        ("challenge", challenge()),
+    ]
+}
+
+fn issuer() -> Issuer {
+    Issuer::builder(KeyRing::new(RootKey::new(MASTER).expect("32 bytes")), DevBackend::new())
+        .with_network(Network::Regtest)
+        .with_ledger(MemoryLedger::new())
+        .build()
+        .expect("the backend's network")
+}
+
+fn gate(access: Access) -> Gate {
+    Gate::new(&issuer(), "forecast", Offer::new(Price::sat(21), access)).expect("a first gate")
+}
+
+/// The head of a request as a client library sends it.
+fn head(credential: &str) -> Parts {
+    Request::get("http://localhost/forecast")
+        .header("host", "localhost:3000")
+        .header("user-agent", "bench/1.0")
+        .header("accept", "*/*")
+        .header("authorization", credential)
+        .body(())
+        .expect("a request")
+        .into_parts()
+        .0
+}
+
+/// The answer of a future that needs no waiting.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// Times `run` alone: what it takes is made before, what it gives is dropped after.
+fn timed<I, O>(iterations: u64, mut input: impl FnMut() -> I, mut run: impl FnMut(&mut I) -> O) -> Duration {
+    let mut elapsed = Duration::ZERO;
+    let (mut inputs, mut outputs) = (Vec::with_capacity(GROUP), Vec::with_capacity(GROUP));
+    let mut left = usize::try_from(iterations).expect("a number of iterations");
+    while left > 0 {
+        let group = left.min(GROUP);
+        left -= group;
+        inputs.extend((0..group).map(|_| input()));
+        let start = Instant::now();
+        outputs.extend(inputs.iter_mut().map(&mut run));
+        elapsed += start.elapsed();
+        black_box(&outputs);
+        inputs.clear();
+        outputs.clear();
+    }
+    elapsed
+}
+
+fn repeated<T>(mut run: impl FnMut() -> T + 'static) -> Case {
+    Box::new(move |iterations| {
+        let start = Instant::now();
+        for _ in 0..iterations {
+            black_box(run());
+        }
+        start.elapsed()
+    })
+}
+
+/// A credential, taken apart beforehand.
+#[derive(Clone)]
+struct Token {
+    base64: String,
+    hex: String,
+    identifier: Vec<u8>,
+    caveats: Vec<Vec<u8>>,
+    signature: [u8; 32],
+}
+
+impl Token {
+    fn new(credential: &str) -> Self {
+        let (base64, hex) = credential["L402 ".len()..].split_once(':').expect("token:preimage");
+        let bytes = STANDARD.decode(base64).expect("base64");
+        let macaroon = Macaroon::decode(&bytes).expect("a macaroon");
+        let caveats: Vec<_> = macaroon.caveats().map(<[u8]>::to_vec).collect();
+        assert_eq!(caveats.len(), 4, "a pass has four caveats");
+        Self {
+            base64: base64.to_owned(),
+            hex: hex.to_owned(),
+            identifier: macaroon.identifier().to_bytes().to_vec(),
+            caveats,
+            signature: bytes[bytes.len() - 32..].try_into().expect("32 bytes"),
+        }
+    }
+}
+
+fn keyed(key: &[u8]) -> HmacSha256 {
+    HmacSha256::new_from_slice(key).expect("any length")
+}
+
+fn hmac(mut mac: HmacSha256, message: &[u8]) -> [u8; 32] {
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// The keyed states that a server has ready.
+fn prepared() -> (HmacSha256, HmacSha256) {
+    let mut root = keyed(&MASTER);
+    root.update(b"l402/root/v1");
+    root.update(b"regtest");
+    (root, keyed(b"macaroons-key-generator\0\0\0\0\0\0\0\0\0"))
+}
+
+/// The cryptography of one admission and nothing else: base64 and hex of the
+/// credential, root key, key generator, chain and hash of the preimage. No
+/// allocation, no parsing (where things stand is known), no comparison.
+fn floor(token: &Token) -> Case {
+    let (root, generator) = prepared();
+    let (token, hash) = (token.clone(), token.identifier[2..34].to_vec());
+    let mut buffer = [0; 1024];
+    let mut run = move || {
+        let len = STANDARD.decode_slice(black_box(&token.base64), &mut buffer).expect("base64");
+        let mut preimage = [0; 32];
+        hex::decode_to_slice(black_box(&token.hex), &mut preimage).expect("hex");
+        let key = hmac(root.clone(), black_box(&token.identifier));
+        let mut signature = hmac(keyed(&hmac(generator.clone(), &key)), black_box(&token.identifier));
+        for caveat in &token.caveats {
+            signature = hmac(keyed(&signature), black_box(caveat));
+        }
+        let payment_hash: [u8; 32] = Sha256::digest(preimage).into();
+        assert!(signature == token.signature && payment_hash[..] == hash[..], "the token is valid");
+        len
+    };
+    run();
+    repeated(run)
+}
+
+/// The chain of HMACs alone, from the token's own key.
+fn chain(token: &Token) -> Case {
+    let (root, generator) = prepared();
+    let token = token.clone();
+    let key = hmac(generator, &hmac(root, &token.identifier));
+    repeated(move || {
+        let first = hmac(keyed(black_box(&key)), black_box(&token.identifier));
+        token.caveats.iter().fold(first, |signature, caveat| hmac(keyed(&signature), black_box(caveat)))
+    })
+}
+
+/// `Macaroon::decode` and `Macaroon::verify`, from the token's root key.
+fn verify(token: &Token) -> Case {
+    let root_key = hmac(prepared().0, &token.identifier);
+    let bytes = STANDARD.decode(&token.base64).expect("base64");
+    repeated(move || {
+        let macaroon = Macaroon::decode(black_box(&bytes)).expect("a macaroon");
+        assert!(macaroon.verify(black_box(&root_key)), "the token is valid");
+    })
+}
+
+/// The whole way from a credential in the headers to a grant. Where uses are
+/// counted, each is committed too.
+fn admitted(gate: &Gate, credential: String) -> Case {
+    let gate = gate.clone();
+    let is_metered = now(gate.admit(&mut head(&credential))).expect("admitted").grant().remaining().is_some();
+    let admit = move |head: &mut Parts| -> Option<Admission> {
+        let admission = now(gate.admit(black_box(head))).expect("admitted");
+        // Dropping commits, and is part of the work.
+        (!is_metered).then_some(admission)
+    };
+    Box::new(move |iterations| timed(iterations, || head(&credential), &admit))
+}
+
+/// A request that is refused without a challenge.
+fn refused(gate: &Gate, credential: String) -> Case {
+    let gate = gate.clone();
+    let refuse = move |head: &mut Parts| now(gate.admit(black_box(head))).expect_err("refused");
+    assert_eq!(refuse(&mut head(&credential)).status(), 401, "{credential}");
+    Box::new(move |iterations| timed(iterations, || head(&credential), &refuse))
+}
+
+/// A 402 with a fresh token and a signed invoice.
+fn challenge() -> Case {
+    let runtime = runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let ask = |gate: &Gate, head: &mut Parts| -> Response<_> {
+        runtime.block_on(gate.admit(black_box(head))).expect_err("a challenge")
+    };
+    assert_eq!(ask(&gate(Access::pass(DAY)), &mut head("")).status(), 402);
+    Box::new(move |iterations| {
+        let mut elapsed = Duration::ZERO;
+        let mut left = iterations;
+        while left > 0 {
+            // The backend remembers its invoices: a new one for every few.
+            let part = left.min(10_000);
+            left -= part;
+            let gate = gate(Access::pass(DAY));
+            elapsed += timed(part, || head(""), |head| {
+                runtime.block_on(gate.admit(black_box(head))).expect_err("a challenge")
+            });
+        }
+        elapsed
+    })
+}
+
+const ROUNDS: usize = 101;
+
+/// Runs the cases in turns, and prints their medians and what they are compared by.
+fn compare(cases: &mut [(&'static str, Case)]) {
+    let mut samples = vec![Vec::with_capacity(ROUNDS); cases.len()];
+    for _ in 0..ROUNDS {
+        for ((name, case), samples) in cases.iter_mut().zip(&mut samples) {
+            let iterations = if *name == "challenge" { 16 } else { 1024 };
+            samples.push(case(iterations).as_secs_f64() * 1e9 / iterations as f64);
+        }
+    }
+    let median = |of: &str| {
+        let at = cases.iter().position(|(name, _)| *name == of).expect("a case");
+        let mut samples = samples[at].clone();
+        samples.sort_by(f64::total_cmp);
+        samples[ROUNDS / 2]
+    };
+
+    println!("\nin turns, median of {ROUNDS} rounds");
+    let floor = median("floor");
+    for (name, _) in cases.iter() {
+        let ns = median(name);
+        println!("{name:24} {ns:9.0} ns {:8.2} x floor", ns / floor);
+    }
+    println!();
+    println!("admit / floor = {:.2} (at most 1.50)", median("admit") / floor);
+    println!("verify / chain = {:.2}", median("verify") / median("chain"));
+    println!("admit_metered / admit = {:.2}", median("admit_metered") / median("admit"));
+    let slowest = cases.iter().filter(|(name, _)| name.starts_with("refuse/")).map(|(name, _)| median(name));
+    println!("slowest refusal = {:.2} us (at most 5)", slowest.fold(0.0, f64::max) / 1000.0);
+}
