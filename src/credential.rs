@@ -169,7 +169,7 @@ impl<'h> Found<'h> {
         let line = lines.next();
         self.count == 1
             && lines.next().is_none()
-            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && !line.as_bytes().contains(&b','))
+            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && memchr::memchr(b',', line.as_bytes()).is_none())
     }
 }
 
@@ -185,9 +185,9 @@ enum Part {
 
 fn split(line: &[u8]) -> impl Iterator<Item = Part> {
     let mut start = 0;
-    line.split(|byte| *byte == b',').map(move |part| {
-        let range = trim(line, start, start + part.len());
-        start += part.len() + 1;
+    memchr::memchr_iter(b',', line).chain([line.len()]).map(move |comma| {
+        let range = trim(line, start, comma);
+        start = comma + 1;
         classify(line, range)
     })
 }
@@ -300,7 +300,7 @@ fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<
         return Err(Malformed::NoPreimage.into());
     }
     let preimage = Preimage::from_hex(preimage).map_err(|_| Malformed::Preimage)?;
-    let engine = if token.iter().any(|byte| matches!(byte, b'-' | b'_')) { &URL_SAFE } else { &STANDARD };
+    let engine = if memchr::memchr2(b'-', b'_', token).is_some() { &URL_SAFE } else { &STANDARD };
     let len = engine.decode_slice(token, buffer).map_err(|_| Malformed::Base64)?;
     let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| Malformed::Macaroon)?;
     Ok(Credential { macaroon, preimage })
