@@ -294,7 +294,7 @@ fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }
-    let colon = text.iter().rposition(|byte| *byte == b':').ok_or(Malformed::NoPreimage)?;
+    let colon = memchr::memrchr(b':', text).ok_or(Malformed::NoPreimage)?;
     let (token, preimage) = (&text[..colon], &text[colon + 1..]);
     if preimage.is_empty() {
         return Err(Malformed::NoPreimage.into());

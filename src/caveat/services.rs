@@ -34,10 +34,14 @@ pub(super) fn apply<'m>(
     minted: bool,
     service: &str,
 ) -> Result<(), Refusal> {
-    if !value.split(',').all(|entry| parse(entry).is_some()) {
-        return Err(Refusal::InvalidCaveat);
+    let mut tier = None;
+    for entry in value.split(',') {
+        let (name, of_name) = parse(entry).ok_or(Refusal::InvalidCaveat)?;
+        if name == service {
+            tier = Some(tier.map_or(of_name, |lowest| of_name.min(lowest)));
+        }
     }
-    let tier = tier_of(value, service).ok_or(Refusal::WrongService)?;
+    let tier = tier.ok_or(Refusal::WrongService)?;
     match lists {
         Some(lists) => {
             let narrows = value
