@@ -6,6 +6,8 @@
 
 #![allow(missing_docs)]
 
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -19,10 +21,12 @@ use http::request::Parts;
 use http::{Request, Response};
 use l402::macaroon::Macaroon;
 use l402::{
-    Access, Admission, DAY, DevBackend, Gate, Issuer, KeyRing, MemoryLedger, Network, Offer, Price, RootKey,
+    Access, Admission, DAY, DevBackend, Gate, Issuer, KeyRing, L402Layer, MemoryLedger, Network, Offer, Price, RootKey,
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime;
+use tower_layer::Layer;
+use tower_service::Service;
 
 type HmacSha256 = Hmac<Sha256>;
 type Case = Box<dyn FnMut(u64) -> Duration>;
@@ -68,6 +72,7 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("chain", chain(&Token::new(&credential))),
         ("verify", verify(&Token::new(&credential))),
         ("admit", admitted(&pass, credential.clone())),
+        ("service", served(&pass, &credential)),
         ("admit_metered", admitted(&metered, metered.test_credential().to_str().expect("ASCII").to_owned())),
         ("refuse/8KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(8192 - 70)))),
         ("refuse/64KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(65536 - 70)))),
@@ -245,6 +250,40 @@ fn admitted(gate: &Gate, credential: String) -> Case {
         (!is_metered).then_some(admission)
     };
     Box::new(move |iterations| timed(iterations, || head(&credential), &admit))
+}
+
+/// The gate as tower middleware: from the request to the response, less what
+/// the inner service does alone.
+fn served(gate: &Gate, credential: &str) -> Case {
+    let mut service = L402Layer::new(gate.clone()).layer(Handler);
+    let head = head(credential);
+    Box::new(move |iterations| {
+        let request = || Request::from_parts(head.clone(), ());
+        timed(iterations, request, |request| {
+            let request = std::mem::replace(request, Request::new(()));
+            let response = now(service.call(black_box(request))).expect("infallible");
+            assert_eq!(response.status(), 200);
+            response
+        })
+    })
+}
+
+/// An inner service that costs next to nothing.
+#[derive(Clone)]
+struct Handler;
+
+impl Service<Request<()>> for Handler {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        ready(Ok(Response::new(String::new())))
+    }
 }
 
 /// A request that is refused without a challenge.
