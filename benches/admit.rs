@@ -6,6 +6,8 @@
 
 #![allow(missing_docs)]
 
+mod support;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;
@@ -16,22 +18,17 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use criterion::Criterion;
-use hmac::{Hmac, KeyInit, Mac};
 use http::request::Parts;
 use http::{Request, Response};
 use l402::macaroon::Macaroon;
-use l402::{
-    Access, Admission, DAY, DevBackend, Gate, Issuer, KeyRing, L402Layer, MemoryLedger, Network, Offer, Price, RootKey,
-};
-use sha2::{Digest, Sha256};
+use l402::{Access, Admission, DAY, Gate, L402Layer};
+use support::{Token, credential, floor, gate, hmac, keyed, prepared};
 use tokio::runtime;
 use tower_layer::Layer;
 use tower_service::Service;
 
-type HmacSha256 = Hmac<Sha256>;
 type Case = Box<dyn FnMut(u64) -> Duration>;
 
-const MASTER: [u8; 32] = [7; 32];
 /// Requests are made ready and put away in groups of this size, outside the
 /// measured time. They fit into the first cache.
 const GROUP: usize = 16;
@@ -59,7 +56,8 @@ fn main() {
 fn cases() -> Vec<(&'static str, Case)> {
     let pass = gate(Access::pass(DAY));
     let metered = gate(Access::uses(1_000_000_000_000).within(DAY));
-    let credential = pass.test_credential().to_str().expect("ASCII").to_owned();
+    let credential = credential(&pass);
+    let parts = Token::new(&credential);
     let broken = |credential: &str| refused(&pass, credential.to_owned());
     let (token, preimage) = credential["L402 ".len()..].split_once(':').expect("token:preimage");
     let altered = {
@@ -68,12 +66,12 @@ fn cases() -> Vec<(&'static str, Case)> {
         STANDARD.encode(bytes)
     };
     vec![
-        ("floor", floor(&Token::new(&credential))),
-        ("chain", chain(&Token::new(&credential))),
-        ("verify", verify(&Token::new(&credential))),
+        ("floor", repeated(floor(&parts))),
+        ("chain", chain(&parts)),
+        ("verify", verify(&parts)),
         ("admit", admitted(&pass, credential.clone())),
         ("service", served(&pass, &credential)),
-        ("admit_metered", admitted(&metered, metered.test_credential().to_str().expect("ASCII").to_owned())),
+        ("admit_metered", admitted(&metered, support::credential(&metered))),
         ("refuse/8KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(8192 - 70)))),
         ("refuse/64KiB", broken(&format!("L402 {}:{preimage}", "A".repeat(65536 - 70)))),
         ("refuse/no_preimage", broken(&format!("L402 {token}"))),
@@ -86,18 +84,6 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("refuse/wrong_preimage", broken(&format!("L402 {token}:{}", "0".repeat(64)))),
         ("challenge", challenge()),
     ]
-}
-
-fn issuer() -> Issuer {
-    Issuer::builder(KeyRing::new(RootKey::new(MASTER).expect("32 bytes")), DevBackend::new())
-        .with_network(Network::Regtest)
-        .with_ledger(MemoryLedger::new())
-        .build()
-        .expect("the backend's network")
-}
-
-fn gate(access: Access) -> Gate {
-    Gate::new(&issuer(), "forecast", Offer::new(Price::sat(21), access)).expect("a first gate")
 }
 
 /// The head of a request as a client library sends it.
@@ -148,74 +134,6 @@ fn repeated<T>(mut run: impl FnMut() -> T + 'static) -> Case {
         }
         start.elapsed()
     })
-}
-
-/// A credential, taken apart beforehand.
-#[derive(Clone)]
-struct Token {
-    base64: String,
-    hex: String,
-    identifier: Vec<u8>,
-    caveats: Vec<Vec<u8>>,
-    signature: [u8; 32],
-}
-
-impl Token {
-    fn new(credential: &str) -> Self {
-        let (base64, hex) = credential["L402 ".len()..].split_once(':').expect("token:preimage");
-        let bytes = STANDARD.decode(base64).expect("base64");
-        let macaroon = Macaroon::decode(&bytes).expect("a macaroon");
-        let caveats: Vec<_> = macaroon.caveats().map(<[u8]>::to_vec).collect();
-        assert_eq!(caveats.len(), 4, "a pass has four caveats");
-        Self {
-            base64: base64.to_owned(),
-            hex: hex.to_owned(),
-            identifier: macaroon.identifier().to_bytes().to_vec(),
-            caveats,
-            signature: bytes[bytes.len() - 32..].try_into().expect("32 bytes"),
-        }
-    }
-}
-
-fn keyed(key: &[u8]) -> HmacSha256 {
-    HmacSha256::new_from_slice(key).expect("any length")
-}
-
-fn hmac(mut mac: HmacSha256, message: &[u8]) -> [u8; 32] {
-    mac.update(message);
-    mac.finalize().into_bytes().into()
-}
-
-/// The keyed states that a server has ready.
-fn prepared() -> (HmacSha256, HmacSha256) {
-    let mut root = keyed(&MASTER);
-    root.update(b"l402/root/v1");
-    root.update(b"regtest");
-    (root, keyed(b"macaroons-key-generator\0\0\0\0\0\0\0\0\0"))
-}
-
-/// The cryptography of one admission and nothing else: base64 and hex of the
-/// credential, root key, key generator, chain and hash of the preimage. No
-/// allocation, no parsing (where things stand is known), no comparison.
-fn floor(token: &Token) -> Case {
-    let (root, generator) = prepared();
-    let (token, hash) = (token.clone(), token.identifier[2..34].to_vec());
-    let mut buffer = [0; 1024];
-    let mut run = move || {
-        let len = STANDARD.decode_slice(black_box(&token.base64), &mut buffer).expect("base64");
-        let mut preimage = [0; 32];
-        hex::decode_to_slice(black_box(&token.hex), &mut preimage).expect("hex");
-        let key = hmac(root.clone(), black_box(&token.identifier));
-        let mut signature = hmac(keyed(&hmac(generator.clone(), &key)), black_box(&token.identifier));
-        for caveat in &token.caveats {
-            signature = hmac(keyed(&signature), black_box(caveat));
-        }
-        let payment_hash: [u8; 32] = Sha256::digest(preimage).into();
-        assert!(signature == token.signature && payment_hash[..] == hash[..], "the token is valid");
-        len
-    };
-    run();
-    repeated(run)
 }
 
 /// The chain of HMACs alone, from the token's own key.
