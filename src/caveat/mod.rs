@@ -220,6 +220,14 @@ fn split_once(text: &str, at: u8) -> Option<(&str, &str)> {
     Some((&text[..found], &text[found + 1..]))
 }
 
+/// Whether a list has more entries than the one before it: it then names
+/// something new, or something twice, and need not be compared entry by entry.
+/// So no list of a holder's takes longer to compare than the server's own.
+fn has_more_entries(list: &str, before: &str) -> bool {
+    let commas = |list: &str| list.bytes().filter(|byte| *byte == b',').count();
+    commas(list) > commas(before)
+}
+
 /// Reads plain decimal digits: no sign, space, exponent or overflow.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
