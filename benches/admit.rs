@@ -82,6 +82,22 @@ fn cases() -> Vec<(&'static str, Case)> {
         ("refuse/two_credentials", broken(&format!("L402 {token}:{preimage}, LSAT {altered}:{preimage}"))),
         ("refuse/bad_signature", broken(&format!("L402 {altered}:{preimage}"))),
         ("refuse/wrong_preimage", broken(&format!("L402 {token}:{}", "0".repeat(64)))),
+        // What is accepted costs more the longer it is, within the caps.
+        (
+            "longest/caveats",
+            admitted(&pass, longest(&credential, |n| (n < 28).then(|| "forecast_method=GET".into()))),
+        ),
+        (
+            "longest/services",
+            admitted(
+                &pass,
+                longest(&credential, |n| {
+                    (n < 7).then(|| format!("services={}", ["forecast:0"; 45].join(",")))
+                }),
+            ),
+        ),
+        ("longest/line", admitted(&pass, vec![&*credential; 8].join(", "))),
+        ("longest/commas", admitted(&pass, format!("Basic x{}{credential}", ",".repeat(63)))),
         ("challenge", challenge()),
     ]
 }
@@ -204,6 +220,17 @@ impl Service<Request<()>> for Handler {
     }
 }
 
+/// The credential with more caveats, as many as the closure gives.
+fn longest(credential: &str, caveat: impl Fn(usize) -> Option<String>) -> String {
+    let (token, preimage) = credential["L402 ".len()..].split_once(':').expect("token:preimage");
+    let bytes = STANDARD.decode(token).expect("base64");
+    let mut macaroon = Macaroon::decode(&bytes).expect("a macaroon").into_owned();
+    for caveat in (0..).map_while(caveat) {
+        macaroon = macaroon.attenuate(caveat).expect("within the caps");
+    }
+    format!("L402 {}:{preimage}", STANDARD.encode(macaroon.as_bytes()))
+}
+
 /// A request that is refused without a challenge.
 fn refused(gate: &Gate, credential: String) -> Case {
     let gate = gate.clone();
@@ -233,7 +260,7 @@ fn challenge() -> Case {
 /// Rounds and runs in a round are many and short, so that whatever else the
 /// machine does falls on all cases alike.
 const ROUNDS: usize = 2001;
-const RUNS: u64 = 64;
+const RUNS: u32 = 64;
 
 /// Runs the cases in turns, and prints for each the median of its time and of
 /// its ratio to the floor of the same round.
@@ -242,7 +269,7 @@ fn compare(cases: &mut [(&'static str, Case)]) {
     for _ in 0..ROUNDS {
         for ((name, case), samples) in cases.iter_mut().zip(&mut samples) {
             let runs = if *name == "challenge" { 1 } else { RUNS };
-            samples.push(case(runs).as_secs_f64() * 1e9 / runs as f64);
+            samples.push(case(runs.into()).as_secs_f64() * 1e9 / f64::from(runs));
         }
     }
     let of = |name: &str| {

@@ -28,7 +28,7 @@ use support::{Token, credential, floor, gate};
 const CONNECTIONS: [usize; 2] = [1, 16];
 /// Requests of one round, and rounds of each route: short and many, so that
 /// whatever else the machine does falls on all routes alike.
-const REQUESTS: usize = 512;
+const REQUESTS: u32 = 512;
 const ROUNDS: usize = 201;
 
 async fn hello() -> &'static str {
@@ -37,13 +37,13 @@ async fn hello() -> &'static str {
 
 /// An answer as an interface gives it: a week of hours, made for each request.
 async fn document() -> Json<Vec<Hour>> {
-    let hour = |hour| Hour { hour, celsius: f64::from(hour % 24) / 2.0, rain_mm: 0.25, sky: "sunny" };
+    let hour = |at| Hour { at, celsius: f64::from(at % 24) / 2.0, rain_mm: 0.25, sky: "sunny" };
     Json((0..168).map(hour).collect())
 }
 
 #[derive(Serialize)]
 struct Hour {
-    hour: u32,
+    at: u32,
     celsius: f64,
     rain_mm: f64,
     sky: &'static str,
@@ -168,7 +168,7 @@ impl Client {
             connection.write_all(request.as_bytes()).expect("the server listens");
         }
         // The next request goes out as soon as the answer is there.
-        let turns = REQUESTS / self.connections.len();
+        let turns = REQUESTS as usize / self.connections.len();
         for turn in 1..=turns {
             for connection in &mut self.connections {
                 read_response(connection, &mut self.buffer);
@@ -177,7 +177,7 @@ impl Client {
                 }
             }
         }
-        REQUESTS as f64 / start.elapsed().as_secs_f64()
+        f64::from(REQUESTS) / start.elapsed().as_secs_f64()
     }
 }
 

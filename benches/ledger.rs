@@ -50,7 +50,9 @@ fn round(accounts: u64, debits: u64) -> f64 {
         .collect();
     start.wait();
     let begin = Instant::now();
-    threads.into_iter().for_each(|thread| thread.join().expect("no debit is refused"));
+    for thread in threads {
+        thread.join().expect("no debit is refused");
+    }
     let elapsed = begin.elapsed();
 
     let used = |id| now(ledger.account(id)).expect("memory").expect("an account").used;

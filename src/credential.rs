@@ -44,6 +44,12 @@ const MAX_PAIR: usize = MAX_BASE64 + 1 + 64;
 /// Longest Authorization line of ours, in bytes: a credential said twice.
 const MAX_LINE: usize = 2 * (MAX_PAIR + 16);
 
+/// Most parts between commas of an Authorization line of ours, and how often a
+/// request may say its credential: far beyond what clients and intermediaries
+/// do, and little work.
+const MAX_PARTS: usize = 64;
+const MAX_SAID: usize = 8;
+
 /// Headers that carry the hex of a macaroon.
 const HEX_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("macaroon"),
@@ -127,11 +133,13 @@ struct Found<'h> {
 
 impl<'h> Found<'h> {
     fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
-        let mut ours = false;
+        // Whether the part before this one is ours, and whether any is.
+        let (mut ours, mut any_ours, mut parts) = (false, false, 0);
         for part in split(value.as_bytes()) {
+            parts += 1;
             match part {
                 Part::Ours { start, end } => {
-                    ours = true;
+                    (ours, any_ours) = (true, true);
                     if value.len() > MAX_LINE {
                         return Err(Malformed::TooLong.into());
                     }
@@ -142,12 +150,18 @@ impl<'h> Found<'h> {
                 Part::Foreign => ours = false,
                 Part::Continued => {}
             }
+            if any_ours && parts > MAX_PARTS {
+                return Err(Malformed::TooLong.into());
+            }
         }
         Ok(())
     }
 
     fn add(&mut self, value: &'h HeaderValue, form: Form) -> Result<(), Refusal> {
         self.count += 1;
+        if self.count > MAX_SAID {
+            return Err(Malformed::TooLong.into());
+        }
         let Some((first_value, first_form)) = self.first else {
             self.first = Some((value, form));
             return Ok(());
