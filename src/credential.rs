@@ -237,7 +237,10 @@ fn remove(headers: &mut HeaderMap) {
     let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
     let mut kept = Vec::new();
     if lines.iter().any(|value| !is_ours(value) || value.as_bytes().contains(&b',')) {
-        kept = lines.iter().filter_map(without_ours).collect();
+        kept = lines
+            .iter()
+            .filter_map(|value| if is_ours(value) { without_ours(value) } else { Some(value.clone()) })
+            .collect();
     }
     headers.remove(AUTHORIZATION);
     for value in kept {
