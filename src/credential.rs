@@ -44,6 +44,12 @@ const MAX_PAIR: usize = MAX_BASE64 + 1 + 64;
 /// Longest Authorization line of ours, in bytes: a credential said twice.
 const MAX_LINE: usize = 2 * (MAX_PAIR + 16);
 
+/// Most parts between commas of an Authorization line of ours, and how often a
+/// request may say its credential: far beyond what clients and intermediaries
+/// do, and little work.
+const MAX_PARTS: usize = 64;
+const MAX_SAID: usize = 8;
+
 /// Headers that carry the hex of a macaroon.
 const HEX_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("macaroon"),
@@ -138,11 +144,17 @@ struct Found<'h> {
 
 impl<'h> Found<'h> {
     fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
-        let mut parts = split(value.as_bytes()).filter(|part| !matches!(part, Part::Empty)).peekable();
-        while let Some(part) = parts.next() {
+        let mut parts =
+            split(value.as_bytes()).filter(|part| !matches!(part, Part::Empty)).enumerate().peekable();
+        let mut any_ours = false;
+        while let Some((at, part)) = parts.next() {
+            if any_ours && at >= MAX_PARTS {
+                return Err(Malformed::TooLong.into());
+            }
             let Part::Ours { start, end } = part else { continue };
+            any_ours = true;
             // Behind one of ours, what is no credential is a second token.
-            if matches!(parts.peek(), Some(Part::Continued)) {
+            if matches!(parts.peek(), Some((_, Part::Continued))) {
                 return Err(Malformed::SeveralTokens.into());
             }
             if value.len() > MAX_LINE {
@@ -155,6 +167,9 @@ impl<'h> Found<'h> {
 
     fn add(&mut self, value: &'h HeaderValue, form: Form) -> Result<(), Refusal> {
         self.count += 1;
+        if self.count > MAX_SAID {
+            return Err(Malformed::TooLong.into());
+        }
         let Some((first_value, first_form)) = self.first else {
             self.first = Some((value, form));
             return Ok(());
@@ -176,7 +191,7 @@ impl<'h> Found<'h> {
         let line = lines.next();
         self.count == 1
             && lines.next().is_none()
-            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && !line.as_bytes().contains(&b','))
+            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && memchr::memchr(b',', line.as_bytes()).is_none())
     }
 }
 
@@ -194,9 +209,9 @@ enum Part {
 
 fn split(line: &[u8]) -> impl Iterator<Item = Part> {
     let mut start = 0;
-    line.split(|byte| *byte == b',').map(move |part| {
-        let range = trim(line, start, start + part.len());
-        start += part.len() + 1;
+    memchr::memchr_iter(b',', line).chain([line.len()]).map(move |comma| {
+        let range = trim(line, start, comma);
+        start = comma + 1;
         classify(line, range)
     })
 }
@@ -318,13 +333,13 @@ fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }
-    let colon = text.iter().rposition(|byte| *byte == b':').ok_or(Malformed::NoPreimage)?;
+    let colon = memchr::memrchr(b':', text).ok_or(Malformed::NoPreimage)?;
     let (token, preimage) = (&text[..colon], &text[colon + 1..]);
     if preimage.is_empty() {
         return Err(Malformed::NoPreimage.into());
     }
     let preimage = Preimage::from_hex(preimage).map_err(|_| Malformed::Preimage)?;
-    let engine = if token.iter().any(|byte| matches!(byte, b'-' | b'_')) { &URL_SAFE } else { &STANDARD };
+    let engine = if memchr::memchr2(b'-', b'_', token).is_some() { &URL_SAFE } else { &STANDARD };
     let len = engine.decode_slice(token, buffer).map_err(|_| Malformed::Base64)?;
     let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| Malformed::Macaroon)?;
     Ok(Credential { macaroon, preimage })

@@ -3,11 +3,14 @@
 use crate::name;
 use crate::refusal::Refusal;
 
+use super::has_more_entries;
+
 pub(super) fn apply<'m>(seen: &mut Option<&'m str>, value: &'m str, minted: bool) -> Result<(), Refusal> {
     if !entries(value).all(name::is_name) {
         return Err(Refusal::InvalidCaveat);
     }
     match *seen {
+        Some(before) if has_more_entries(value, before) => Err(Refusal::InvalidCaveat),
         Some(before) if !entries(value).all(|name| contains(before, name)) => Err(Refusal::InvalidCaveat),
         None if !minted => Err(Refusal::MissingCapability),
         _ => {
@@ -44,6 +47,7 @@ mod tests {
         assert_eq!(run(&["read", "read,write"]), Err(Refusal::InvalidCaveat));
         assert_eq!(run(&["", "read"]), Err(Refusal::InvalidCaveat));
         assert_eq!(run(&["read,write", "read", "write"]), Err(Refusal::InvalidCaveat));
+        assert_eq!(run(&["read,write", "read,read,read"]), Err(Refusal::InvalidCaveat));
     }
 
     #[test]

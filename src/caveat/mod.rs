@@ -60,7 +60,7 @@ pub struct Caveat<'a> {
 impl<'a> Caveat<'a> {
     /// Splits the text of a caveat; `None` where it has no `=`.
     pub fn parse(text: &'a str) -> Option<Self> {
-        text.split_once('=').map(|(condition, value)| Self { condition, value })
+        split_once(text, b'=').map(|(condition, value)| Self { condition, value })
     }
 
     /// What stands before the first `=`.
@@ -211,7 +211,7 @@ fn apply<'m>(
                 return Ok(true);
             }
             // Names have no underscore, so the first one ends the service.
-            let Some((service, suffix)) = condition.split_once('_') else { return Ok(false) };
+            let Some((service, suffix)) = split_once(condition, b'_') else { return Ok(false) };
             let Some(suffix) = Suffix::parse(suffix) else { return Ok(false) };
             if service != scope.service {
                 return Ok(seen.services.as_ref().is_some_and(|lists| lists.minted(service)));
@@ -231,6 +231,20 @@ fn apply<'m>(
         }
     }
     Ok(true)
+}
+
+/// `str::split_once` for an ASCII byte, several times as fast on a few bytes.
+fn split_once(text: &str, at: u8) -> Option<(&str, &str)> {
+    let found = text.bytes().position(|byte| byte == at)?;
+    Some((&text[..found], &text[found + 1..]))
+}
+
+/// Whether a list has more entries than the one before it: it then names
+/// something new, or something twice, and need not be compared entry by entry.
+/// So no list of a holder's takes longer to compare than the server's own.
+fn has_more_entries(list: &str, before: &str) -> bool {
+    let commas = |list: &str| list.bytes().filter(|byte| *byte == b',').count();
+    commas(list) > commas(before)
 }
 
 /// Reads plain decimal digits: no sign, space, exponent or overflow.

@@ -7,7 +7,7 @@
 use crate::name;
 use crate::refusal::Refusal;
 
-use super::digits;
+use super::{digits, has_more_entries};
 
 /// The first list, which the server minted, and the last one.
 pub(super) struct Lists<'m> {
@@ -34,12 +34,19 @@ pub(super) fn apply<'m>(
     minted: bool,
     service: &str,
 ) -> Result<(), Refusal> {
-    if !value.split(',').all(|entry| parse(entry).is_some()) {
-        return Err(Refusal::InvalidCaveat);
+    let mut tier = None;
+    for entry in value.split(',') {
+        let (name, of_name) = parse(entry).ok_or(Refusal::InvalidCaveat)?;
+        if name == service {
+            tier = Some(tier.map_or(of_name, |lowest| of_name.min(lowest)));
+        }
     }
-    let tier = tier_of(value, service).ok_or(Refusal::WrongService)?;
+    let tier = tier.ok_or(Refusal::WrongService)?;
     match lists {
         Some(lists) => {
+            if has_more_entries(value, lists.last) {
+                return Err(Refusal::InvalidCaveat);
+            }
             let narrows = value
                 .split(',')
                 .filter_map(parse)
@@ -98,6 +105,12 @@ mod tests {
         }
         assert_eq!(run(&["a:2,b:1", "a:2", "a:2,b:1"]), Err(Refusal::InvalidCaveat), "b was left out before");
         assert_eq!(run(&["a:2,b:1", "b:1"]), Err(Refusal::WrongService));
+    }
+
+    #[test]
+    fn a_later_list_has_no_more_entries() {
+        assert_eq!(run(&["a:2,b:1", "a:2,a:2"]), Ok(2));
+        assert_eq!(run(&["a:2,b:1", "a:2,a:2,a:2"]), Err(Refusal::InvalidCaveat));
     }
 
     #[test]
