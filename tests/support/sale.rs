@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -119,11 +120,23 @@ struct Node {
     network: Network,
     clock: FixedClock,
     preimages: Mutex<HashMap<[u8; 32], Preimage>>,
+    is_closed: AtomicBool,
 }
 
 impl TestNode {
     pub fn new(network: Network, clock: &FixedClock) -> Self {
-        Self(Arc::new(Node { network, clock: clock.clone(), preimages: Mutex::default() }))
+        Self(Arc::new(Node {
+            network,
+            clock: clock.clone(),
+            preimages: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes no more invoices: where it is only asked whether a gate admits,
+    /// signing them would be most of the work.
+    pub fn close(&self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
     }
 }
 
@@ -147,6 +160,9 @@ impl PaymentBackend for TestNode {
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
+        if self.0.is_closed.load(Ordering::SeqCst) {
+            return Err(BackendError::connect("closed"));
+        }
         let currency = match self.0.network {
             Network::Bitcoin => Currency::Bitcoin,
             Network::Testnet => Currency::BitcoinTestnet,
