@@ -134,17 +134,18 @@ fn with_tenant(mut head: Parts, tenant: &'static str) -> Parts {
 
 // Bytes.
 
+fn field(out: &mut Vec<u8>, tag: u8, data: &[u8]) {
+    out.push(tag);
+    let part = |n: usize| u8::try_from(n).unwrap();
+    match data.len() {
+        len @ 0..0x80 => out.push(part(len)),
+        len => out.extend([0x80 | part(len & 0x7f), part(len >> 7)]),
+    }
+    out.extend_from_slice(data);
+}
+
 /// The macaroon written anew from its parts.
 fn encode(macaroon: &Macaroon<'_>, signature: &[u8]) -> Vec<u8> {
-    fn field(out: &mut Vec<u8>, tag: u8, data: &[u8]) {
-        out.push(tag);
-        if let Ok(len @ 0..0x80) = u8::try_from(data.len()) {
-            out.push(len);
-        } else {
-            out.extend([0x80 | (data.len() & 0x7f) as u8, (data.len() >> 7) as u8]);
-        }
-        out.extend_from_slice(data);
-    }
     let mut out = vec![2];
     if let Some(location) = macaroon.location() {
         field(&mut out, 1, location);
@@ -170,12 +171,9 @@ fn any_macaroon() -> impl Strategy<Value = Vec<u8>> {
             let identifier = Identifier { version, payment_hash: part(0).into(), token_id: part(32).into() };
             let mut bytes = mint(&root, &identifier, caveats).unwrap().as_bytes().to_vec();
             if let Some(location) = location {
-                let mut field = vec![1];
-                let len = u16::try_from(location.len()).unwrap();
-                let [low, high] = [(len & 0x7f) as u8, (len >> 7) as u8];
-                field.extend(if high == 0 { vec![low] } else { vec![low | 0x80, high] });
-                field.extend(location);
-                bytes.splice(1..1, field);
+                let mut start = Vec::new();
+                field(&mut start, 1, &location);
+                bytes.splice(1..1, start);
             }
             bytes
         },
@@ -588,7 +586,9 @@ fn numbers_are_digits_alone() {
 /// Derives root keys as DESIGN.md has it, from the master key.
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    parts.iter().for_each(|part| mac.update(part));
+    for part in parts {
+        mac.update(part);
+    }
     mac.finalize().into_bytes().into()
 }
 
