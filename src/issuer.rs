@@ -69,10 +69,17 @@ impl Trust {
         if self.revoked.is_empty() {
             return Ok(());
         }
+        if self.revoked.contains(&Revocation::Token(hash)) {
+            return Err(Refusal::Revoked);
+        }
+        self.check_id(id, service)
+    }
+
+    /// The part of it that can be said before there is an invoice.
+    pub(crate) fn check_id(&self, id: TokenId, service: &str) -> Result<(), Refusal> {
         let by_service = |revocation: &Revocation| matches!(revocation, Revocation::Service { name, issued_before } if name == service && id.issued_at() < *issued_before);
-        let revoked = self.revoked.contains(&Revocation::Token(hash))
-            || self.revoked.contains(&Revocation::Key(id.key_id()))
-            || self.revoked.iter().any(by_service);
+        let revoked =
+            self.revoked.contains(&Revocation::Key(id.key_id())) || self.revoked.iter().any(by_service);
         if revoked { Err(Refusal::Revoked) } else { Ok(()) }
     }
 }
@@ -123,6 +130,11 @@ impl Issuer {
 
     /// Revokes tokens: their holders are answered 402 from now on. This
     /// process remembers it, and the ledger where there is one.
+    ///
+    /// What would be revoked as soon as it is sold is not sold: while the key
+    /// that signs is revoked, or a service up to a moment to come, who asks for
+    /// an invoice is answered 500. Change the keys first
+    /// ([`set_keys`](Self::set_keys)), then revoke the old one.
     ///
     /// # Errors
     /// The ledger could not write it. This process honours the tokens no more

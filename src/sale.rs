@@ -56,8 +56,8 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
 
     let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
     let now = unix(issuer.clock.now());
-    let keys = issuer.trust.load().keys.clone();
-    let key = keys.signing(offer.is_metered());
+    let trust = issuer.trust.load_full();
+    let key = trust.keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
     let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));
     let max_price = offer.pricing.is_computed().then_some(price);
@@ -75,6 +75,10 @@ pub(crate) async fn sell(gate: &GateInner, head: &Parts) -> Result<Sale, Refused
     };
     let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
     let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
+    // Nobody pays for a token that is revoked already.
+    for service in std::iter::once(&*gate.service).chain(offer.also_opens.iter().map(String::as_str)) {
+        trust.check_id(token_id, service).map_err(|_| Refusal::Misconfigured)?;
+    }
     let ask = InvoiceRequest {
         amount_msat: price.msat().next_multiple_of(issuer.capabilities.step_msat()),
         description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),

@@ -248,7 +248,7 @@ async fn a_bundle_keeps_its_expiry_everywhere() {
     // A holder may end it earlier for one of them.
     let shorter = token.with(format!("archive_valid_until={}", NOW + 10));
     assert_eq!(refusal(&shorter, &archive).await, None);
-    shop.clock.advance(5 * MINUTE + HOUR - MINUTE);
+    shop.clock.advance(4 * MINUTE + HOUR);
     assert_eq!(refusal(&shorter, &archive).await, Some(Refusal::Expired));
     assert_eq!(refusal(&shorter, &sport).await, None);
     shop.clock.advance(MINUTE);
@@ -347,6 +347,37 @@ async fn a_key_is_revoked_by_its_id() {
         assert_eq!(refusal(&old, gate).await, Some(Refusal::Revoked));
         assert_eq!(refusal(&new, gate).await, None);
     }
+}
+
+#[tokio::test]
+async fn what_is_revoked_already_is_not_sold() {
+    let shop = Shop::new();
+    let pass_gate = shop.gate("pass", pass().also_opens(&["closed"]));
+    let uses_gate = shop.gate("uses", Offer::new(Price::sat(10), Access::uses(9)));
+    let (signing, metered) = (shop.buy(&pass_gate).await.key_id(), shop.buy(&uses_gate).await.key_id());
+    let asked = async |gate: &Gate| {
+        let response = gate.admit(&mut get("/")).await.unwrap_err();
+        let code = response.extensions().get::<Refusal>().unwrap().code();
+        assert_eq!(response.headers().contains_key("www-authenticate"), response.status() == 402);
+        (response.status().as_u16(), code)
+    };
+    let (sells, does_not) = ((402, "missing_credential"), (500, "misconfigured"));
+    assert_eq!((asked(&pass_gate).await, asked(&uses_gate).await), (sells, sells));
+
+    shop.issuer.revoke(Revocation::Key(signing)).await.unwrap();
+    assert_eq!((asked(&pass_gate).await, asked(&uses_gate).await), (does_not, sells));
+    shop.issuer.revoke(Revocation::Key(metered)).await.unwrap();
+    assert_eq!((asked(&pass_gate).await, asked(&uses_gate).await), (does_not, does_not));
+    shop.issuer.set_keys(&KeyRing::new(key(2))).unwrap();
+    assert_eq!((asked(&pass_gate).await, asked(&uses_gate).await), (sells, sells));
+
+    // Up to a moment to come, for a service that the token would open too.
+    let until = Revocation::Service { name: "closed".into(), issued_before: NOW + 60 };
+    shop.issuer.revoke(until).await.unwrap();
+    assert_eq!((asked(&pass_gate).await, asked(&uses_gate).await), (does_not, sells));
+    shop.clock.advance(MINUTE);
+    let token = shop.buy(&pass_gate).await;
+    assert_eq!(refusal(&token, &pass_gate).await, None);
 }
 
 #[tokio::test]
