@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::AUTHORIZATION;
@@ -487,6 +487,55 @@ fn a_caveat_that_a_holder_adds_only_narrows() {
         })
         .unwrap();
     assert!(counts.get().iter().all(|count| *count > 200), "{:?}", counts.get());
+}
+
+#[test]
+fn what_a_holder_takes_away_is_gone() {
+    let world = World::new();
+    // Gate, what is added to its token, and what becomes of it there; the path is `/hd`.
+    let later = NOW + 100;
+    for (gate, caveat, expected) in [
+        (FORECAST, "services=forecast:1".to_owned(), None),
+        (TIER_3, "services=forecast:3".to_owned(), None),
+        (TIER_3, "services=forecast:2".to_owned(), Some(Refusal::TierTooLow)),
+        (ADMIN, "forecast_capabilities=admin".to_owned(), None),
+        (ADMIN, "forecast_capabilities=read,write".to_owned(), Some(Refusal::MissingCapability)),
+        (ADMIN, "forecast_capabilities=".to_owned(), Some(Refusal::MissingCapability)),
+        (NEWS, "services=archive:1".to_owned(), Some(Refusal::WrongService)),
+        (FORE, format!("fore_valid_until={later}"), None),
+        (FORE, format!("fore_valid_until={NOW}"), Some(Refusal::Expired)),
+        (FORE, "fore_method=POST".to_owned(), Some(Refusal::WrongMethod)),
+        (FORE, "fore_method=POST,GET".to_owned(), None),
+        (FORE, "fore_max_price=9999msat".to_owned(), Some(Refusal::PriceTooHigh)),
+        (FORE, "fore_max_price=10000msat".to_owned(), None),
+        (PRICED, "priced_max_price=19999msat".to_owned(), Some(Refusal::PriceTooHigh)),
+        (PRICED, "priced_max_price=20000msat".to_owned(), None),
+        (FEW, "few_max_uses=0".to_owned(), Some(Refusal::UsedUp)),
+        (FEW, "few_max_uses=1".to_owned(), None),
+        (FORE, "path_prefix=/h".to_owned(), None),
+        (FORE, "path_prefix=/x".to_owned(), Some(Refusal::ConditionFailed("path_prefix".into()))),
+        (FORE, "never=".to_owned(), Some(Refusal::ConditionFailed("never".into()))),
+        (FORE, "fore_fee=1".to_owned(), Some(Refusal::UnknownCaveat)),
+        (FORE, "news_method=POST".to_owned(), Some(Refusal::UnknownCaveat)),
+        (NEWS, "archive_method=POST".to_owned(), None),
+    ] {
+        let token = world.buy(gate, get("/hd"));
+        let answer = world.judge(gate, &get("/hd"), &token.with(&caveat));
+        assert_eq!(answer.as_ref().err(), expected.as_ref(), "{caveat}: {answer:?}");
+    }
+
+    let token = world.buy(FORECAST, get("/"));
+    let wide = world.judge(FORECAST, &get("/"), &token).unwrap();
+    let says = |grant: &Grant, capability| grant.has_capability(capability);
+    assert_eq!((wide.tier(), says(&wide, "read"), says(&wide, "write")), (2, true, true));
+    let token = token.with("services=forecast:1").with("forecast_capabilities=read");
+    let token = token.with(format!("forecast_valid_until={later}")).with("forecast_max_uses=3");
+    let narrow = world.judge(FORECAST, &get("/"), &token).unwrap();
+    assert_eq!((narrow.tier(), says(&narrow, "read"), says(&narrow, "write")), (1, true, false));
+    assert_eq!(narrow.expires_at(), Some(UNIX_EPOCH + Duration::from_secs(later)));
+    assert_eq!(narrow.remaining(), Some(1), "one was used before, one is this");
+    assert_eq!(world.judge(FORECAST, &get("/"), &token).unwrap().remaining(), Some(0));
+    assert_eq!(world.judge(FORECAST, &get("/"), &token).unwrap_err(), Refusal::UsedUp);
 }
 
 /// The caveats that somebody who wants more would add, one after the other and
