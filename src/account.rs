@@ -60,7 +60,7 @@ impl Gate {
     }
 
     async fn left(&self, head: &mut Parts) -> Result<Response<Bytes>, Refused> {
-        let presented = credential::take(&mut head.headers, false)?;
+        let presented = credential::take(&mut head.headers)?;
         let (token, debit) = self.0.rule(presented.as_ref(), head)?.into_token();
         let token = token.ok_or(Refusal::MissingCredential)?;
         let units = match debit {

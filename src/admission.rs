@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, EXPIRES, HeaderName, HeaderValue, VARY};
-use http::{HeaderMap, Response, response};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, VARY};
+use http::{HeaderMap, Response, request, response};
 
 use crate::clock::unix;
 use crate::gate::Gate;
@@ -94,7 +94,7 @@ impl Admission {
     /// Charges the use or gives it back, as the response and the gate's
     /// [`ChargeOn`] say, and marks the response as paid: `Cache-Control:
     /// private`, `Vary: Authorization`, no header that invites a shared cache,
-    /// and for counted uses the IETF `RateLimit` fields.
+    /// and for a counted use that is charged the IETF `RateLimit` fields.
     pub fn settle<B>(self, response: Response<B>) -> Response<B> {
         self.settlement.settle(response)
     }
@@ -102,6 +102,13 @@ impl Admission {
     /// Gives the use back, where the ledger still allows it.
     pub fn release(self) {
         self.settlement.release();
+    }
+
+    /// Puts the credential back into the headers, if the gate is to forward it.
+    pub(crate) fn forward_credential(&self, head: &mut request::Parts) {
+        if let (true, Some(presented)) = (self.settlement.gate.0.forward_credential, &self.grant.presented) {
+            presented.put_back(&mut head.headers);
+        }
     }
 
     pub(crate) fn into_parts(self) -> (Grant, Settlement) {
@@ -166,10 +173,13 @@ impl Settlement {
     pub(crate) fn settle<B>(self, response: Response<B>) -> Response<B> {
         let (mut head, body) = response.into_parts();
         if let Some(used) = self.use_ {
-            let charged = self.gate.0.charge_on.charges(&head);
-            let left = self.remaining.unwrap_or_default() + if charged { 0 } else { used.debit.units };
-            rate_limit(&mut head.headers, &self.gate, &used.debit, left);
-            if charged { used.reservation.commit() } else { used.reservation.release() }
+            if self.gate.0.charge_on.charges(&head) {
+                rate_limit(&mut head.headers, &self.gate, &used.debit, self.remaining.unwrap_or_default());
+                used.reservation.commit();
+            } else {
+                // What is left, the ledger decides: the next answer says it.
+                used.reservation.release();
+            }
         }
         if self.is_paid {
             keep_private(&mut head.headers);
@@ -194,12 +204,17 @@ fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64) {
     }
 }
 
-const SHARED_CACHE_HEADERS: [HeaderName; 3] =
-    [HeaderName::from_static("cdn-cache-control"), HeaderName::from_static("surrogate-control"), EXPIRES];
+/// Headers that tell shared caches more than `Cache-Control` does; so does any
+/// whose name ends in `cdn-cache-control`.
+const SHARED_CACHE_HEADERS: [&str; 4] = ["edge-control", "expires", "surrogate-control", "x-accel-expires"];
 
 /// Keeps what was paid for out of shared caches, which would give it away.
 fn keep_private(headers: &mut HeaderMap) {
-    for name in SHARED_CACHE_HEADERS {
+    let is_shared = |name: &&HeaderName| {
+        SHARED_CACHE_HEADERS.contains(&name.as_str()) || name.as_str().ends_with("cdn-cache-control")
+    };
+    let shared: Vec<_> = headers.keys().filter(is_shared).cloned().collect();
+    for name in shared {
         headers.remove(name);
     }
     let cache_control = if headers.contains_key(CACHE_CONTROL) {
@@ -270,6 +285,8 @@ mod tests {
         }
         let headers = after(&[
             ("expires", "0"),
+            ("x-accel-expires", "9"),
+            ("cloudflare-cdn-cache-control", "max-age=9"),
             ("cdn-cache-control", "max-age=9"),
             ("surrogate-control", "max-age=9"),
         ]);

@@ -15,7 +15,6 @@ use serde::Serialize;
 
 use crate::gate::GateInner;
 use crate::offer::Offer;
-use crate::price::Price;
 use crate::refusal::Refusal;
 use crate::sale::Sold;
 
@@ -23,6 +22,14 @@ use crate::sale::Sold;
 /// response, for a layer above the gate to log; the client never sees it.
 #[derive(Clone, Debug)]
 pub struct Cause(Arc<dyn StdError + Send + Sync>);
+
+impl Cause {
+    /// The error itself, to be downcast: a [`BackendError`](crate::BackendError),
+    /// a [`LedgerError`](crate::ledger::LedgerError), a [`PriceError`](crate::PriceError).
+    pub fn error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.0
+    }
+}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +78,10 @@ pub(crate) fn preflight() -> Response<Bytes> {
 
 fn is_grpc(head: &Parts) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    head.method == Method::POST && content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+    head.method == Method::POST
+        && content_type.is_some_and(|value| {
+            value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+        })
 }
 
 /// Renders a refusal, with the challenge where there is one.
@@ -186,7 +196,8 @@ struct Listed<'a> {
     title: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
-    /// Before rounding to what the backend bills; left out where it is not known.
+    /// Before rounding to what the backend bills; left out where another
+    /// offer's depends on the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     price_msat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,18 +220,15 @@ impl<'a> Terms<'a> {
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable(head).map(|offer| Listed::new(offer, head)).collect(),
+            offers: gate.sellable(head).map(|offer| Listed::new(offer, sold)).collect(),
         }
     }
 }
 
 impl<'a> Listed<'a> {
-    fn new(offer: &'a Offer, head: &Parts) -> Self {
-        let price_msat = match offer.pricing.price(head) {
-            Ok(Price::Amount(amount)) => Some(amount.msat()),
-            Ok(Price::Free) => Some(0),
-            Err(_) => None,
-        };
+    fn new(offer: &'a Offer, sold: &Sold) -> Self {
+        let price_msat =
+            if offer.id == sold.offer { Some(sold.price_msat) } else { offer.pricing.fixed_msat() };
         Self {
             id: &offer.id,
             title: offer.title.as_deref(),

@@ -18,7 +18,8 @@ pub trait Clock: Debug + Send + Sync {
     fn now(&self) -> SystemTime;
 }
 
-/// The machine's clock, held so that it never goes back within the process.
+/// The machine's clock, held so that it never goes back within the process: a
+/// jump forward stays until real time has caught up, or the process restarts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

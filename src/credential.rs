@@ -97,12 +97,12 @@ pub(crate) struct Credential<'b> {
     pub(crate) preimage: Preimage,
 }
 
-/// Takes the credential out of the headers. With `keep` it stays there, as it
-/// does where it cannot be told what to take, and is marked sensitive: whoever
-/// prints the headers does not print it.
-pub(crate) fn take(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
-    let taken = take_out(headers, keep);
-    if taken.is_err() || (keep && matches!(taken, Ok(Some(_)))) {
+/// Takes the credential out of the headers. Where it cannot be told what to
+/// take, the values are marked sensitive: whoever prints the headers does not
+/// print them.
+pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
+    let taken = take_out(headers);
+    if taken.is_err() {
         let holds_credentials = |name: &HeaderName| *name == AUTHORIZATION || HEX_HEADERS.contains(name);
         let values = headers.iter_mut().filter(|(name, _)| holds_credentials(name));
         values.for_each(|(_, value)| value.set_sensitive(true));
@@ -110,7 +110,7 @@ pub(crate) fn take(headers: &mut HeaderMap, keep: bool) -> Result<Option<Present
     taken
 }
 
-fn take_out(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Refusal> {
+fn take_out(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
     let mut found = Found::default();
     for value in headers.get_all(AUTHORIZATION) {
         found.line(value)?;
@@ -123,16 +123,28 @@ fn take_out(headers: &mut HeaderMap, keep: bool) -> Result<Option<Presented>, Re
         }
     }
     let Some((value, form)) = found.first else { return Ok(None) };
-    if !keep && found.is_whole_header(headers) {
+    if found.is_whole_header(headers) {
         // The usual case moves the value, and so allocates nothing.
         let value = headers.remove(AUTHORIZATION).expect("the credential was found there");
         return Ok(Some(Presented { value, form }));
     }
     let presented = Presented { value: value.clone(), form };
-    if !keep {
-        remove(headers);
-    }
+    remove(headers);
     Ok(Some(presented))
+}
+
+impl Presented {
+    /// Puts the credential back, once and in the form it had.
+    pub(crate) fn put_back(&self, headers: &mut HeaderMap) {
+        let text = self.form.text(&self.value);
+        let (name, value) = match self.form {
+            Form::Pair { .. } => (AUTHORIZATION, HeaderValue::from_bytes(&[b"L402 ", text].concat())),
+            Form::Hex => (HEX_HEADERS[0].clone(), HeaderValue::from_bytes(text)),
+        };
+        let mut value = value.expect("a part of a header value is one");
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
 }
 
 /// The credentials of a request: all the same, or it is refused.

@@ -27,8 +27,6 @@ pub enum ErrorKind {
     Offer,
     /// A metered offer without a ledger.
     NoLedger,
-    /// The ledger could not be read or written.
-    Ledger,
 }
 
 impl Error {

@@ -1,6 +1,8 @@
 //! Extractors for axum.
 
-use axum_core::extract::FromRequestParts;
+use std::convert::Infallible;
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
@@ -25,6 +27,15 @@ impl<S: Sync> FromRequestParts<S> for Grant {
 
     async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Self, MissingGate> {
         head.extensions.get().cloned().ok_or(MissingGate)
+    }
+}
+
+/// `Option<Grant>` is `None` where no gate stands before the handler.
+impl<S: Sync> OptionalFromRequestParts<S> for Grant {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(head.extensions.get().cloned())
     }
 }
 

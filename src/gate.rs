@@ -21,20 +21,17 @@ use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
 use crate::caveat::{self, Bound, Claims, Scope, is_minted};
 use crate::credential::{self, Presented};
-use crate::error::{Error, ErrorKind};
-use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken};
+use crate::error::Error;
+use crate::gate_builder::{Cost, GateBuilder, opens};
+use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
 use crate::macaroon::{self, MAX_MACAROON, Verified};
-use crate::name;
 use crate::offer::{Offer, Rate};
 use crate::preimage::PaymentHash;
 use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
 use crate::sale;
-
-/// Bytes that every token leaves its holder for caveats of their own.
-const ROOM_TO_ATTENUATE: usize = 512;
 
 /// One protected thing: a service name, the offers that open it, and what it
 /// requires of a token. Cheap to clone.
@@ -57,15 +54,15 @@ pub struct Gate(pub(crate) Arc<GateInner>);
 pub(crate) struct GateInner {
     pub(crate) issuer: Issuer,
     pub(crate) service: Arc<str>,
-    _claim: Arc<Claim>,
-    offers: Vec<Arc<Offer>>,
-    min_tier: u8,
-    capability: Option<String>,
-    conditions: Vec<String>,
-    known_capabilities: Arc<[String]>,
-    cost: Cost,
+    pub(crate) _claim: Arc<Claim>,
+    pub(crate) offers: Vec<Arc<Offer>>,
+    pub(crate) min_tier: u8,
+    pub(crate) capability: Option<String>,
+    pub(crate) conditions: Vec<String>,
+    pub(crate) known_capabilities: Arc<[String]>,
+    pub(crate) cost: Cost,
     pub(crate) charge_on: ChargeOn,
-    forward_credential: bool,
+    pub(crate) forward_credential: bool,
 }
 
 impl Gate {
@@ -81,18 +78,7 @@ impl Gate {
     /// The service name is `[a-z0-9-]{1,64}`; a second builder of the issuer
     /// with the same name does not build.
     pub fn builder(issuer: &Issuer, service: &str, offer: Offer) -> GateBuilder {
-        GateBuilder {
-            issuer: issuer.clone(),
-            service: service.into(),
-            claim: issuer.claim(service).map(Arc::new),
-            offers: vec![Arc::new(offer)],
-            min_tier: 0,
-            capability: None,
-            conditions: Vec::new(),
-            cost: Cost::Fixed(1),
-            charge_on: ChargeOn::NotServerError,
-            forward_credential: false,
-        }
+        GateBuilder::new(issuer, service, offer)
     }
 
     /// Judges a request by its head: the way into the gate for a framework of
@@ -118,17 +104,13 @@ impl Gate {
             Judged::Undecided(pending) => self.decide(head, pending).await,
         };
         match decided {
-            Decided::Admitted(admission) => Ok(admission),
+            Decided::Admitted(admission) => {
+                admission.forward_credential(head);
+                Ok(admission)
+            }
             Decided::Refused(response) => Err(response),
             Decided::Payable(payable) => Err(self.sell(head, payable).await),
         }
-    }
-
-    /// Takes the credential out of a request that passes without being judged:
-    /// the inner service sees none, as of every other request.
-    pub(crate) fn let_pass(&self, head: &mut Parts) {
-        // What is wrong with one is nobody's concern here.
-        let _ = credential::take(&mut head.headers, self.0.forward_credential);
     }
 
     /// All of it that needs no waiting.
@@ -136,9 +118,11 @@ impl Gate {
         let presented = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
-            Some(outer) if outer.is_taken => return Judged::Decided(self.judge_again(outer, head)),
+            Some(outer) if outer.taken != Taken::Nothing => {
+                return Judged::Decided(self.judge_again(outer, head));
+            }
             Some(outer) if outer.presented.is_some() => Ok(outer.presented.clone()),
-            _ => credential::take(&mut head.headers, self.0.forward_credential),
+            _ => credential::take(&mut head.headers),
         };
         let presented = match presented {
             Ok(presented) => presented,
@@ -159,18 +143,21 @@ impl Gate {
 
     fn judge_again(&self, outer: &Grant, head: &Parts) -> Decided {
         let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
-            Ok(ruling) => ruling.grant,
+            Ok(ruling) if outer.taken.covers(ruling.debit) => ruling.grant,
+            Ok(_) => return self.refuse(head, Refusal::NestedGate.into(), None),
             // What costs nothing needs no token.
             Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
-            Err(_) => {
-                return Decided::Refused(answer::respond(&self.0, head, Refusal::NestedGate.into(), None));
+            // A second payment would not mend what the first one did not open.
+            Err(refused) if refused.refusal.concerns_token() => {
+                return self.refuse(head, Refused::because(Refusal::NestedGate, refused.refusal), None);
             }
+            Err(refused) => return self.refuse(head, refused, None),
         };
         if let Some(token) = &mut granted.token {
             token.remaining = outer.remaining();
         }
-        let grant = Grant { is_taken: true, ..self.grant(granted, outer.presented.clone()) };
-        Decided::Admitted(Admission::new(self, grant, None))
+        granted.taken = outer.taken;
+        self.admitted(granted, outer.presented.clone(), None)
     }
 
     /// Without a token that opens it, a request is sold one, or admitted where
@@ -224,8 +211,8 @@ impl Gate {
     }
 
     fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
-        let Granted { basis, token, is_taken } = granted;
-        Grant { service: self.0.service.clone(), basis, token, is_taken, presented }
+        let Granted { basis, token, taken } = granted;
+        Grant { service: self.0.service.clone(), basis, token, taken, presented }
     }
 }
 
@@ -282,13 +269,11 @@ impl Ruling {
 struct Granted {
     basis: Basis,
     token: Option<GrantedToken>,
-    /// Not where a counted token is asked for no unit: a gate further in may
-    /// ask for some.
-    is_taken: bool,
+    taken: Taken,
 }
 
 impl Granted {
-    const FREE: Self = Self { basis: Basis::FreePrice, token: None, is_taken: false };
+    const FREE: Self = Self { basis: Basis::FreePrice, token: None, taken: Taken::Nothing };
 }
 
 impl GateInner {
@@ -333,7 +318,7 @@ impl GateInner {
             grant: Granted {
                 basis: Basis::Preimage,
                 token: Some(granted),
-                is_taken: debit.is_none_or(|debit| debit.units > 0),
+                taken: debit.map_or(Taken::Pass, Taken::of),
             },
             debit,
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
@@ -441,198 +426,11 @@ impl GateInner {
     }
 }
 
-/// How many units a request takes.
-#[derive(Clone)]
-enum Cost {
-    Fixed(u64),
-    Computed(Arc<dyn Fn(&Parts) -> u64 + Send + Sync>),
-}
-
-impl Cost {
-    fn units(&self, head: &Parts) -> u64 {
-        match self {
-            Self::Fixed(units) => *units,
-            Self::Computed(units) => units(head),
-        }
-    }
-}
-
-impl fmt::Debug for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(units) => units.fmt(f),
-            Self::Computed(_) => f.write_str("by the request"),
-        }
-    }
-}
-
-/// Whether what an offer sells is enough for these requirements.
-fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units: u64) -> bool {
-    offer.tier >= min_tier
-        && offer.access.max_uses().is_none_or(|sold| sold >= units)
-        && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
-}
-
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate")
             .field("service", &self.0.service)
             .field("offers", &self.0.offers)
             .finish_non_exhaustive()
-    }
-}
-
-/// Configures a [`Gate`]. Clones build gates of the same service.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct GateBuilder {
-    issuer: Issuer,
-    service: Arc<str>,
-    claim: Option<Arc<Claim>>,
-    offers: Vec<Arc<Offer>>,
-    min_tier: u8,
-    capability: Option<String>,
-    conditions: Vec<String>,
-    cost: Cost,
-    charge_on: ChargeOn,
-    forward_credential: bool,
-}
-
-impl GateBuilder {
-    /// Adds an offer that opens the gate too. The challenge sells the first
-    /// offer that is enough for the gate; the body lists all that are.
-    pub fn add_offer(mut self, offer: Offer) -> Self {
-        self.offers.push(Arc::new(offer));
-        self
-    }
-
-    /// The lowest tier that is admitted, 0 unless set.
-    pub fn require_tier(mut self, tier: u8) -> Self {
-        self.min_tier = tier;
-        self
-    }
-
-    /// A capability that a token needs; none unless set.
-    pub fn require_capability(mut self, capability: &str) -> Self {
-        self.capability = Some(capability.to_owned());
-        self
-    }
-
-    /// A condition of [`CaveatRegistry::bind`](crate::CaveatRegistry::bind)
-    /// that a token has to be bound by. A request that does not carry it is
-    /// answered 400, and sold nothing.
-    pub fn require_condition(mut self, condition: &str) -> Self {
-        self.conditions.push(condition.to_owned());
-        self
-    }
-
-    /// How many units of a counted token one request takes, 1 unless set. A
-    /// pass is not counted.
-    pub fn with_cost(mut self, units: u64) -> Self {
-        self.cost = Cost::Fixed(units);
-        self
-    }
-
-    /// How many units of a counted token a request takes, from its head
-    /// (without the credential). A request that takes 0 units still needs a
-    /// token that is good.
-    pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
-        self.cost = Cost::Computed(Arc::new(units));
-        self
-    }
-
-    /// When a counted use is charged, [`ChargeOn::NotServerError`] unless set.
-    pub fn with_charge_on(mut self, charge_on: ChargeOn) -> Self {
-        self.charge_on = charge_on;
-        self
-    }
-
-    /// Leaves the credential in the headers of an admitted request. The inner
-    /// service then sees token and preimage, in values marked sensitive.
-    pub fn forward_credential(mut self) -> Self {
-        self.forward_credential = true;
-        self
-    }
-
-    /// The gate.
-    ///
-    /// # Errors
-    /// A name is not allowed or taken, the offers contradict each other or
-    /// what the gate requires, a token would be too long, or uses are to be
-    /// counted without a ledger.
-    pub fn build(self) -> Result<Gate, Error> {
-        let service = &self.service;
-        name::validate(service)?;
-        let claim = self.claim.clone().ok_or_else(|| {
-            Error::new(
-                ErrorKind::DuplicateService,
-                format!("`{service}` has a gate builder already: clone that one, or choose another name"),
-            )
-        })?;
-        let error =
-            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
-        for (i, offer) in self.offers.iter().enumerate() {
-            let id = &offer.id;
-            offer.validate(service)?;
-            if self.offers[..i].iter().any(|other| other.id == *id) {
-                return error(format!("two offers have the id `{id}`: set `with_id`"));
-            }
-            if offer.is_metered() && self.issuer.0.meter.is_none() {
-                return Err(Error::new(
-                    ErrorKind::NoLedger,
-                    format!(
-                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
-                    ),
-                ));
-            }
-            let longest = sale::longest_token(service, offer, self.issuer.0.caveats.longest_bound());
-            if longest.is_none_or(|len| len > MAX_MACAROON - ROOM_TO_ATTENUATE) {
-                return error(format!(
-                    "tokens of offer `{id}` would be too long: shorten its names and lists"
-                ));
-            }
-        }
-        if let Some(capability) = &self.capability {
-            name::validate(capability)?;
-        }
-        let least = match self.cost {
-            Cost::Fixed(units) => units,
-            Cost::Computed(_) => 0,
-        };
-        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least)) {
-            return error("no offer sells the tier, capability and units that it requires".to_owned());
-        }
-        if let Some(unbound) =
-            self.conditions.iter().find(|condition| !self.issuer.0.caveats.binds(condition))
-        {
-            return error(format!(
-                "requires condition `{unbound}`, which the issuer's registry does not bind"
-            ));
-        }
-        let mut known: Vec<_> = self
-            .offers
-            .iter()
-            .flat_map(|offer| offer.capabilities.iter())
-            .chain(&self.capability)
-            .cloned()
-            .collect();
-        known.sort_unstable();
-        known.dedup();
-        if known.len() > 64 {
-            return error("more than 64 capabilities".to_owned());
-        }
-        Ok(Gate(Arc::new(GateInner {
-            issuer: self.issuer,
-            service: self.service.clone(),
-            _claim: claim,
-            offers: self.offers,
-            min_tier: self.min_tier,
-            capability: self.capability,
-            conditions: self.conditions,
-            known_capabilities: known.into(),
-            cost: self.cost,
-            charge_on: self.charge_on,
-            forward_credential: self.forward_credential,
-        })))
     }
 }

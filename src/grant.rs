@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::credential::Presented;
+use crate::ledger::Debit;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
@@ -15,11 +16,39 @@ pub struct Grant {
     pub(crate) service: Arc<str>,
     pub(crate) basis: Basis,
     pub(crate) token: Option<GrantedToken>,
-    /// Whether this gate or one further out took the payment: one further in
-    /// takes none.
-    pub(crate) is_taken: bool,
+    /// What this gate or one further out took: one further in takes no more.
+    pub(crate) taken: Taken,
     /// Kept for a gate further in, which judges it again.
     pub(crate) presented: Option<Presented>,
+}
+
+/// What was taken from a token for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing: a gate further in may take something.
+    Nothing,
+    /// Nothing, for the token is a pass and has been checked.
+    Pass,
+    /// These units, under the ceiling that the holder left.
+    Units { units: u64, ceiling: u64 },
+}
+
+impl Taken {
+    pub(crate) fn of(debit: Debit) -> Self {
+        match debit.units {
+            0 => Self::Nothing,
+            units => Self::Units { units, ceiling: debit.ceiling },
+        }
+    }
+
+    /// Whether it is as much as this debit would be.
+    pub(crate) fn covers(self, debit: Option<Debit>) -> bool {
+        match (self, debit) {
+            (_, None) => true,
+            (Self::Units { units, ceiling }, Some(debit)) => debit.units <= units && debit.ceiling >= ceiling,
+            (Self::Nothing | Self::Pass, Some(debit)) => debit.units == 0,
+        }
+    }
 }
 
 /// What the grant says of the token it rests on.
@@ -223,7 +252,7 @@ impl TestGrant {
             service: self.service.into(),
             basis: Basis::Preimage,
             token: Some(token),
-            is_taken: true,
+            taken: Taken::Pass,
             presented: None,
         }
     }

@@ -9,6 +9,10 @@ use crate::preimage::PaymentHash;
 /// Longest BOLT 11 text that is read, in bytes.
 const MAX_BOLT11: usize = 4096;
 
+/// How far a node's clock may be ahead of ours, in seconds. Tokens last that
+/// much longer.
+const MAX_AHEAD: u64 = 300;
+
 /// An invoice that is as asked.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedInvoice {
@@ -33,6 +37,8 @@ pub(crate) enum InvoiceError {
     Expiry,
     #[error("invoice has expired")]
     Expired,
+    #[error("invoice is dated {MAX_AHEAD} s or more in the future: set the node's clock")]
+    Future,
     #[error("payment hash was used before")]
     Reused,
 }
@@ -79,6 +85,9 @@ pub(crate) fn check(
     let expires_at = bolt11.duration_since_epoch().as_secs().saturating_add(expiry.as_secs());
     if expires_at <= now {
         return Err(InvoiceError::Expired);
+    }
+    if bolt11.duration_since_epoch().as_secs() >= now.saturating_add(MAX_AHEAD) {
+        return Err(InvoiceError::Future);
     }
     // The text itself and not what it was parsed into: the node signed its own
     // encoding, and from any other a payer recovers another node's key.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use crate::backend::{Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
@@ -15,13 +16,15 @@ use crate::error::{Error, ErrorKind};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
 use crate::limit::Limits;
+use crate::offer::Offer;
 use crate::preimage::PaymentHash;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Issues and honours the tokens of a server: its keys, network, payment
-/// backend, ledger, conditions and clock. Running, shared and cheap to clone;
+/// backend, ledger, conditions and clock. Two issuers with the same keys are
+/// the same issuer to a token: give each service to one of them. Running, shared and cheap to clone;
 /// its gates are made with [`Gate::new`](crate::Gate::new).
 ///
 /// ```
@@ -112,6 +115,9 @@ impl Issuer {
     /// remembers it as long as it remembers uses, and without a ledger this
     /// process does.
     ///
+    /// Without a durable ledger a restart forgets it, and honours a revoked
+    /// pass again: change the keys, or sell short passes.
+    ///
     /// What would be revoked as soon as it is sold is not sold: while the key
     /// that signs is revoked, or a service up to a moment to come, who asks for
     /// an invoice is answered 500. Change the keys first
@@ -152,7 +158,11 @@ impl Issuer {
     /// Takes a service name for one gate builder and the gates made with it.
     pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.insert(name.to_owned()).then(|| Claim { issuer: self.clone(), name: name.to_owned() })
+        names.insert(name.to_owned()).then(|| Claim {
+            issuer: self.clone(),
+            name: name.to_owned(),
+            offers: Mutex::default(),
+        })
     }
 }
 
@@ -169,6 +179,20 @@ impl fmt::Debug for Issuer {
 pub(crate) struct Claim {
     issuer: Issuer,
     name: String,
+    /// What the gates of the service sell: an id names one offer among them.
+    offers: Mutex<Vec<Arc<Offer>>>,
+}
+
+impl Claim {
+    /// Whether the service may sell this offer: no other one has its id.
+    pub(crate) fn sells(&self, offer: &Arc<Offer>) -> bool {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = offers.iter().find(|other| other.id == offer.id) {
+            return other.has_terms_of(offer);
+        }
+        offers.push(offer.clone());
+        true
+    }
 }
 
 impl Drop for Claim {
@@ -282,7 +306,7 @@ impl IssuerBuilder {
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: Limits::new(self.invoices_in_flight, self.invoice_time_limit),
+            limits: Limits::new(self.invoices_in_flight.min(Semaphore::MAX_PERMITS), self.invoice_time_limit),
             names: Mutex::default(),
         })))
     }

@@ -71,6 +71,7 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod gate;
+mod gate_builder;
 mod grant;
 mod invoice;
 mod issuer;
@@ -108,7 +109,8 @@ pub use error::{Error, ErrorKind};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::MissingGate;
-pub use gate::{Gate, GateBuilder};
+pub use gate::Gate;
+pub use gate_builder::GateBuilder;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use grant::TestGrant;

@@ -55,6 +55,8 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Longest description of a BOLT 11 invoice, in bytes.
+const MAX_TITLE: usize = 639;
 /// How long counted uses last where `within` does not say.
 const DEFAULT_WITHIN: Duration = Duration::from_secs(30 * DAY.as_secs());
 /// Longest access: 100 years.
@@ -211,13 +213,15 @@ impl Offer {
 
     /// The id that tokens of this offer carry: `[a-z0-9-]{1,64}`, `default`
     /// unless set. Keep it while tokens are out: those of an id that is gone
-    /// are refused.
+    /// are refused. A new amount needs no new id. A price by the request in
+    /// place of a fixed one does: it refuses tokens that are bound to no price.
     pub fn with_id(mut self, id: &str) -> Self {
         self.id = id.into();
         self
     }
 
-    /// What the buyer is told, and what stands in the invoice.
+    /// What the buyer is told, and what stands in the invoice: 639 bytes at
+    /// most (BOLT 11), and fewer on some nodes.
     pub fn with_title(mut self, title: impl Into<String>) -> Self {
         self.title = Some(title.into());
         self
@@ -243,12 +247,21 @@ impl Offer {
     }
 
     /// Other services of the same issuer that the token opens too, at the same
-    /// tier, until the same moment and from the same count. A price by the
+    /// tier and with the same capabilities, until the same moment and from the same count. A price by the
     /// request opens no other service, for that service could not tell whether
     /// it was high enough.
     pub fn also_opens(mut self, services: &[&str]) -> Self {
         self.also_opens = services.iter().map(|&name| name.to_owned()).collect();
         self
+    }
+
+    /// Whether a token of one is as good as a token of the other.
+    pub(crate) fn has_terms_of(&self, other: &Self) -> bool {
+        self.pricing == other.pricing
+            && self.access == other.access
+            && self.tier == other.tier
+            && self.capabilities == other.capabilities
+            && self.also_opens == other.also_opens
     }
 
     pub(crate) fn is_metered(&self) -> bool {
@@ -268,6 +281,12 @@ impl Offer {
         }
         if self.also_opens.iter().any(|other| other == service) {
             return error(format!("offer `{}` of `{service}` opens `{service}` already", self.id));
+        }
+        if (1..self.also_opens.len()).any(|i| self.also_opens[..i].contains(&self.also_opens[i])) {
+            return error(format!("offer `{}` opens a service twice", self.id));
+        }
+        if self.title.as_ref().is_some_and(|title| title.len() > MAX_TITLE) {
+            return error(format!("the title of offer `{}` is longer than {MAX_TITLE} bytes", self.id));
         }
         if !self.also_opens.is_empty() && matches!(self.pricing, Pricing::Computed(_)) {
             return error(format!(

@@ -29,9 +29,29 @@ impl Pricing {
         }
     }
 
+    /// The price in msat, where it is the same for every request.
+    pub(crate) fn fixed_msat(&self) -> Option<u64> {
+        match self {
+            Self::Fixed(Price::Amount(amount)) => Some(amount.msat()),
+            Self::Fixed(Price::Free) => Some(0),
+            Self::Computed(_) => None,
+        }
+    }
+
     /// Whether the price depends on the request.
     pub(crate) fn is_computed(&self) -> bool {
         matches!(self, Self::Computed(_))
+    }
+}
+
+/// Closures are equal where they are the same one.
+impl PartialEq for Pricing {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Fixed(a), Self::Fixed(b)) => a == b,
+            (Self::Computed(a), Self::Computed(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
     }
 }
 

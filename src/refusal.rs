@@ -191,6 +191,11 @@ impl Refusal {
         self.status() == StatusCode::PAYMENT_REQUIRED
     }
 
+    /// Whether another token would have been admitted.
+    pub(crate) fn concerns_token(&self) -> bool {
+        self.is_payable() || self.status() == StatusCode::UNAUTHORIZED
+    }
+
     /// When to ask again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -2,7 +2,11 @@
 //!
 //! limit, backend, mint.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -34,6 +38,8 @@ pub(crate) struct Sold {
     /// The id of the offer that the invoice buys.
     pub(crate) offer: Arc<str>,
     pub(crate) payment_hash: PaymentHash,
+    /// The price in msat.
+    pub(crate) price_msat: u64,
     /// What the invoice is for, in msat: the price, rounded up to what the backend bills.
     pub(crate) amount_msat: u64,
     /// Unix second until which the invoice can be paid.
@@ -89,11 +95,13 @@ pub(crate) async fn sell(
         offer: offer.id.to_string(),
         token_id,
     };
-    let invoice = ask_backend(issuer, &ask, now).await.map_err(Refused::from)?;
+    let invoice = ask_backend(issuer, &ask).await?;
     drop(place);
 
-    let pay_by = invoice.expires_at.min(now + lifetime);
-    let valid_until = pay_by + duration;
+    // As long as the invoice can be paid, by the node's clock: who pays in time
+    // gets all that was sold.
+    let pay_by = invoice.expires_at;
+    let valid_until = pay_by.saturating_add(duration);
     minted.valid_until = valid_until;
     let identifier = Identifier { version: 0, payment_hash: invoice.payment_hash, token_id };
     let root = key.root(&identifier.to_bytes());
@@ -103,25 +111,34 @@ pub(crate) async fn sell(
         challenge: Challenge::new(token, invoice.bolt11),
         offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
+        price_msat: price.msat(),
         amount_msat: ask.amount_msat,
         pay_by,
         valid_until,
     })
 }
 
-async fn ask_backend(
-    issuer: &IssuerInner,
-    ask: &InvoiceRequest,
-    now: u64,
-) -> Result<CheckedInvoice, BackendError> {
-    let invoice = tokio::time::timeout(issuer.limits.time_limit, issuer.backend.create_invoice(ask))
+async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<CheckedInvoice, BackendError> {
+    let invoice = tokio::time::timeout(issuer.limits.time_limit, caught(issuer.backend.create_invoice(ask)))
         .await
         .map_err(|_| BackendError::timeout())??;
-    let checked = invoice::check(&invoice, ask, &issuer.capabilities, now)?;
+    let checked = invoice::check(&invoice, ask, &issuer.capabilities, unix(issuer.clock.now()))?;
     if !issuer.limits.is_new(checked.payment_hash) {
         return Err(InvoiceError::Reused.into());
     }
     Ok(checked)
+}
+
+/// A panic of the backend's is a failure of the backend's.
+async fn caught<T>(
+    mut call: Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + '_>>,
+) -> Result<T, BackendError> {
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).unwrap_or_else(|_| {
+            Poll::Ready(Err(BackendError::new(BackendErrorKind::Backend, "backend panicked")))
+        })
+    })
+    .await
 }
 
 impl From<BackendError> for Refused {

@@ -268,6 +268,8 @@ fn cause_of(code: &str) -> Option<&'static str> {
         "ledger_unavailable" => Some("ledger is unavailable"),
         "price_unavailable" => Some("price is unavailable"),
         "price_failed" => Some("price could not be computed"),
+        // Why the token that opened the outer gate does not open this one.
+        "nested_gate" => Some("the token opens another service; buy one for this"),
         _ => None,
     }
 }
@@ -506,7 +508,7 @@ async fn a_forwarded_preflight_carries_no_credential() {
     let line = format!("Authorization: {value}");
     let lines = ["Origin: a", "Access-Control-Request-Method: GET", "Authorization: Bearer x", &line];
     assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "Bearer x");
-    assert_eq!(server.send("OPTIONS /kept", &lines).await.text(), format!("Bearer x|{value}"));
+    assert_eq!(server.send("OPTIONS /kept", &lines).await.text(), "Bearer x");
 }
 
 #[tokio::test]

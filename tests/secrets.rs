@@ -259,7 +259,7 @@ async fn a_users_closure_is_handed_no_secret() {
     let (checked, bound, priced) = (printed.clone(), printed.clone(), printed.clone());
     let registry = CaveatRegistry::new()
         .check("colour", move |check| {
-            write!(checked.lock().unwrap(), "{check:?} {:?}", check.caveats().collect::<Vec<_>>()).unwrap();
+            write!(checked.lock().unwrap(), "{check:?} {:?}", check.minted().collect::<Vec<_>>()).unwrap();
             true
         })
         .bind("tenant", move |head| {

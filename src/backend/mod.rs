@@ -138,7 +138,9 @@ impl Capabilities {
         self
     }
 
-    /// The backend chooses how long an invoice lasts; it may be longer than asked.
+    /// The backend chooses how long an invoice lasts; it may be longer than
+    /// asked. A token then lasts from the end of its invoice, however late that
+    /// is, so that who pays in time gets all that was sold.
     pub const fn with_fixed_expiry(mut self) -> Self {
         self.sets_expiry = false;
         self

@@ -235,9 +235,11 @@ impl Check<'_> {
         self.token.token_id()
     }
 
-    /// Every caveat of the token that has the form of one.
-    pub fn caveats(&self) -> impl Iterator<Item = Caveat<'_>> {
-        self.token.caveats().filter_map(|(bytes, _)| Caveat::parse(std::str::from_utf8(bytes).ok()?))
+    /// The caveats that the server minted: what the token was sold as. Those
+    /// that a holder added say nothing, and one may hold the preimage.
+    pub fn minted(&self) -> impl Iterator<Item = Caveat<'_>> {
+        let minted = self.token.caveats().filter(|(_, minted)| *minted);
+        minted.filter_map(|(bytes, _)| Caveat::parse(std::str::from_utf8(bytes).ok()?))
     }
 
     /// The present moment.

@@ -185,6 +185,13 @@ impl Suite {
                 assert_eq!(self.used(account).await, spent, "release {} of {cap} for {limit} sold", n + 1);
             }
         }
+        let account = Self::account();
+        for (spent, reason) in [(0, "a dear request is forgiven once"), (500, "and not twice")] {
+            let ask = self.ask(account, 500, 1_000);
+            self.reserve(&ask).await;
+            self.release(&ask).await;
+            assert_eq!(self.used(account).await, spent, "{reason}");
+        }
     }
 
     async fn a_release_past_the_lease_changes_nothing(&self) {

@@ -19,7 +19,8 @@ const MARGIN: u64 = 60;
 /// Counts in memory. It forgets everything when the process ends, and the
 /// metered tokens that it backs end with it: their holders are answered 402,
 /// with uses left that they paid for. No other process knows its counts, so a
-/// second replica does not honour its tokens either. For a server that
+/// second replica does not honour its tokens either. Passes live on, those that
+/// were revoked among them. For a server that
 /// restarts or has replicas, keep the count in a database.
 ///
 /// Memory: about 200 bytes for each metered token in use, until it expires.
@@ -44,7 +45,7 @@ struct Row {
     credited: u64,
     used: u64,
     expires_at: u64,
-    releases: u64,
+    released: u64,
     open: Vec<Open>,
     tombstones: Vec<[u8; 16]>,
     events: HashSet<String>,
@@ -139,8 +140,8 @@ impl Row {
         };
         if self.open[at].lease_until > now {
             let open = self.open.swap_remove(at);
-            if self.releases < release_cap(self.limit) {
-                self.releases += 1;
+            if self.released < release_cap(self.limit) {
+                self.released = self.released.saturating_add(open.units);
                 self.used -= open.units;
             }
         }

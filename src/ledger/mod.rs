@@ -36,6 +36,12 @@ impl AccountId {
     }
 }
 
+impl From<[u8; 32]> for AccountId {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl From<PaymentHash> for AccountId {
     fn from(hash: PaymentHash) -> Self {
         Self(*hash.as_bytes())
@@ -105,7 +111,6 @@ pub enum Reserved {
 
 /// What an account has had and has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Account {
     /// Units sold, with those credited later.
     pub limit: u64,
@@ -117,7 +122,6 @@ pub struct Account {
 
 /// A reservation that has neither been committed nor released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct OpenReservation {
     /// Which one.
     pub id: ReservationId,
@@ -139,8 +143,9 @@ impl LedgerError {
     }
 }
 
-/// How many releases one account gets: `max(2, sold / 10)`, at most 100, and 1
-/// for a single use. A caller can provoke failures, so they are not endless.
+/// How many released units end the releases of an account: `max(2, sold / 10)`,
+/// at most 100, and 1 for a single use. A caller can provoke failures, so they
+/// are not forgiven without end.
 pub fn release_cap(limit: u64) -> u64 {
     if limit == 1 { 1 } else { (limit / 10).clamp(2, 100) }
 }
@@ -156,8 +161,9 @@ pub fn release_cap(limit: u64) -> u64 {
 ///   `reserve` of the same id runs.
 /// - A release that comes first leaves a tombstone, so that the reserve that
 ///   comes later answers [`Reserved::Released`].
-/// - An account gets [`release_cap`] releases; beyond it, and past the
-///   [`LEASE`], a release changes nothing.
+/// - A release gives units back as long as the account has had fewer than
+///   [`release_cap`] units back, so that a dear request is forgiven once.
+///   Otherwise, and past the [`LEASE`], it gives nothing back.
 /// - Rows exist for paid tokens alone and go some time after `expires_at`. What
 ///   would have been purged already is refused ([`Reserved::Expired`]), so that
 ///   a clock that goes back revives no used-up token.
@@ -167,9 +173,7 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     /// What names this store if it is lost with the process. The keys of the
     /// metered tokens that it backs depend on it, so that a restart makes them
     /// unknown and they are not sold twice. `None` for a durable store.
-    fn instance(&self) -> Option<[u8; 16]> {
-        None
-    }
+    fn instance(&self) -> Option<[u8; 16]>;
 
     /// The revocations it knows of, read by every admission. A store that
     /// others write to keeps them fresh.

@@ -80,6 +80,7 @@ impl<S, F, B> State<S, F, B> {
     where
         S: Service<Request<B>, Future = F>,
     {
+        admission.forward_credential(&mut head);
         let (grant, mut settlement) = admission.into_parts();
         head.extensions.insert(grant);
         settlement.until_inner_returns();

@@ -24,8 +24,10 @@ impl L402Layer {
     }
 
     /// Hands CORS preflights to the inner service, without a payment: for a
-    /// CORS layer below the gate. Otherwise the gate answers them itself, 204
-    /// and empty, and the inner service does not see them.
+    /// CORS layer below the gate that answers them. Where there is none, anyone
+    /// calls the handler unpaid with the headers of a preflight. Without this,
+    /// the gate answers preflights itself, 204 and empty, and the inner service
+    /// does not see them.
     pub fn forward_preflight(mut self) -> Self {
         self.forward_preflight = true;
         self

@@ -1,0 +1,227 @@
+//! What a gate is made of, checked before the first request.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::admission::ChargeOn;
+use crate::error::{Error, ErrorKind};
+use crate::gate::{Gate, GateInner};
+use crate::issuer::{Claim, Issuer};
+use crate::name;
+use crate::offer::Offer;
+use crate::sale;
+
+/// Longest token that is sold, in bytes. A challenge carries it twice, with an
+/// invoice, and so stays below the 8 KiB that proxies allow for headers; and
+/// its holder has as much again for caveats of their own.
+const MAX_SOLD: usize = 2048;
+
+/// Configures a [`Gate`]. Clones build gates of the same service.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct GateBuilder {
+    issuer: Issuer,
+    service: Arc<str>,
+    claim: Option<Arc<Claim>>,
+    offers: Vec<Arc<Offer>>,
+    min_tier: u8,
+    capability: Option<String>,
+    conditions: Vec<String>,
+    cost: Cost,
+    charge_on: ChargeOn,
+    forward_credential: bool,
+}
+
+impl GateBuilder {
+    pub(crate) fn new(issuer: &Issuer, service: &str, offer: Offer) -> Self {
+        Self {
+            issuer: issuer.clone(),
+            service: service.into(),
+            claim: issuer.claim(service).map(Arc::new),
+            offers: vec![Arc::new(offer)],
+            min_tier: 0,
+            capability: None,
+            conditions: Vec::new(),
+            cost: Cost::Fixed(1),
+            charge_on: ChargeOn::NotServerError,
+            forward_credential: false,
+        }
+    }
+
+    /// Adds an offer that opens the gate too. The challenge sells the first
+    /// offer that is enough for the gate; the body lists all that are.
+    pub fn add_offer(mut self, offer: Offer) -> Self {
+        self.offers.push(Arc::new(offer));
+        self
+    }
+
+    /// The lowest tier that is admitted, 0 unless set.
+    pub fn require_tier(mut self, tier: u8) -> Self {
+        self.min_tier = tier;
+        self
+    }
+
+    /// A capability that a token needs; none unless set.
+    pub fn require_capability(mut self, capability: &str) -> Self {
+        self.capability = Some(capability.to_owned());
+        self
+    }
+
+    /// A condition of [`CaveatRegistry::bind`](crate::CaveatRegistry::bind)
+    /// that a token has to be bound by. A request that does not carry it is
+    /// answered 400, and sold nothing.
+    pub fn require_condition(mut self, condition: &str) -> Self {
+        self.conditions.push(condition.to_owned());
+        self
+    }
+
+    /// How many units of a counted token one request takes, 1 unless set. A
+    /// pass is not counted.
+    pub fn with_cost(mut self, units: u64) -> Self {
+        self.cost = Cost::Fixed(units);
+        self
+    }
+
+    /// How many units of a counted token a request takes, from its head
+    /// (without the credential). A request that takes 0 units still needs a
+    /// token that is good.
+    pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
+        self.cost = Cost::Computed(Arc::new(units));
+        self
+    }
+
+    /// When a counted use is charged, [`ChargeOn::NotServerError`] unless set.
+    pub fn with_charge_on(mut self, charge_on: ChargeOn) -> Self {
+        self.charge_on = charge_on;
+        self
+    }
+
+    /// Puts the credential back into the headers of an admitted request. The
+    /// inner service then sees token and preimage, in a value marked sensitive.
+    /// The closures of prices, costs and conditions do not.
+    pub fn forward_credential(mut self) -> Self {
+        self.forward_credential = true;
+        self
+    }
+
+    /// The gate.
+    ///
+    /// # Errors
+    /// A name is not allowed or taken, the offers contradict each other or
+    /// what the gate requires, a token would be too long, or uses are to be
+    /// counted without a ledger.
+    pub fn build(self) -> Result<Gate, Error> {
+        let service = &self.service;
+        name::validate(service)?;
+        let claim = self.claim.clone().ok_or_else(|| {
+            Error::new(
+                ErrorKind::DuplicateService,
+                format!("`{service}` has a gate builder already: clone that one, or choose another name"),
+            )
+        })?;
+        let error =
+            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
+        for (i, offer) in self.offers.iter().enumerate() {
+            let id = &offer.id;
+            offer.validate(service)?;
+            if self.offers[..i].iter().any(|other| other.id == *id) {
+                return error(format!("two offers have the id `{id}`: set `with_id`"));
+            }
+            if !claim.sells(offer) {
+                return error(format!(
+                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
+                ));
+            }
+            if offer.is_metered() && self.issuer.0.meter.is_none() {
+                return Err(Error::new(
+                    ErrorKind::NoLedger,
+                    format!(
+                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
+                    ),
+                ));
+            }
+            let longest = sale::longest_token(service, offer, self.issuer.0.caveats.longest_bound());
+            if longest.is_none_or(|len| len > MAX_SOLD) {
+                return error(format!(
+                    "tokens of offer `{id}` would be too long: shorten its names and lists"
+                ));
+            }
+        }
+        if let Some(capability) = &self.capability {
+            name::validate(capability)?;
+        }
+        let least = match self.cost {
+            Cost::Fixed(units) => units,
+            Cost::Computed(_) => 0,
+        };
+        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least)) {
+            return error("no offer sells the tier, capability and units that it requires".to_owned());
+        }
+        if let Some(unbound) =
+            self.conditions.iter().find(|condition| !self.issuer.0.caveats.binds(condition))
+        {
+            return error(format!(
+                "requires condition `{unbound}`, which the issuer's registry does not bind"
+            ));
+        }
+        let mut known: Vec<_> = self
+            .offers
+            .iter()
+            .flat_map(|offer| offer.capabilities.iter())
+            .chain(&self.capability)
+            .cloned()
+            .collect();
+        known.sort_unstable();
+        known.dedup();
+        if known.len() > 64 {
+            return error("more than 64 capabilities".to_owned());
+        }
+        Ok(Gate(Arc::new(GateInner {
+            issuer: self.issuer,
+            service: self.service.clone(),
+            _claim: claim,
+            offers: self.offers,
+            min_tier: self.min_tier,
+            capability: self.capability,
+            conditions: self.conditions,
+            known_capabilities: known.into(),
+            cost: self.cost,
+            charge_on: self.charge_on,
+            forward_credential: self.forward_credential,
+        })))
+    }
+}
+
+/// How many units a request takes.
+#[derive(Clone)]
+pub(crate) enum Cost {
+    Fixed(u64),
+    Computed(Arc<dyn Fn(&Parts) -> u64 + Send + Sync>),
+}
+
+impl Cost {
+    pub(crate) fn units(&self, head: &Parts) -> u64 {
+        match self {
+            Self::Fixed(units) => *units,
+            Self::Computed(units) => units(head),
+        }
+    }
+}
+
+impl fmt::Debug for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(units) => units.fmt(f),
+            Self::Computed(_) => f.write_str("by the request"),
+        }
+    }
+}
+
+/// Whether what an offer sells is enough for these requirements.
+pub(crate) fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units: u64) -> bool {
+    offer.tier >= min_tier
+        && offer.access.max_uses().is_none_or(|sold| sold >= units)
+        && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
+}
