@@ -2,7 +2,7 @@
 //! payment hashes to one sale, and the rate of a pass.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -14,24 +14,26 @@ use crate::preimage::PaymentHash;
 pub(crate) struct Limits {
     in_flight: Semaphore,
     pub(crate) time_limit: Duration,
-    sold: Mutex<Sold>,
     pub(crate) rates: Rates,
 }
 
 impl Limits {
     pub(crate) fn new(in_flight: usize, time_limit: Duration) -> Self {
-        Self { in_flight: Semaphore::new(in_flight), time_limit, sold: Mutex::default(), rates: Rates::new() }
+        Self { in_flight: Semaphore::new(in_flight), time_limit, rates: Rates::new() }
     }
 
     /// A place among the invoices that are made at once; `None` where all are taken.
     pub(crate) fn enter(&self) -> Option<SemaphorePermit<'_>> {
         self.in_flight.try_acquire().ok()
     }
+}
 
-    /// Remembers a payment hash; `false` where it was sold before.
-    pub(crate) fn is_new(&self, hash: PaymentHash) -> bool {
-        self.sold.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
-    }
+/// What this process has sold, whichever issuer did.
+static SOLD: LazyLock<Mutex<Sold>> = LazyLock::new(Mutex::default);
+
+/// Remembers a payment hash; `false` where it was sold before.
+pub(crate) fn is_new(hash: PaymentHash) -> bool {
+    SOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
 }
 
 /// How many hashes are remembered at least, and twice this at most: up to

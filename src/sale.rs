@@ -20,6 +20,7 @@ use crate::entropy::random;
 use crate::gate::GateInner;
 use crate::invoice::{self, CheckedInvoice, InvoiceError};
 use crate::issuer::IssuerInner;
+use crate::limit;
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
@@ -123,7 +124,7 @@ async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<Check
         .await
         .map_err(|_| BackendError::timeout())??;
     let checked = invoice::check(&invoice, ask, &issuer.capabilities, unix(issuer.clock.now()))?;
-    if !issuer.limits.is_new(checked.payment_hash) {
+    if !limit::is_new(checked.payment_hash) {
         return Err(InvoiceError::Reused.into());
     }
     Ok(checked)
