@@ -96,7 +96,7 @@ fn cases() -> Vec<(&'static str, Case)> {
                 }),
             ),
         ),
-        ("longest/line", admitted(&pass, vec![&*credential; 8].join(", "))),
+        ("longest/line", admitted(&pass, [&*credential; 8].join(", "))),
         ("longest/commas", admitted(&pass, format!("Basic x{}{credential}", ",".repeat(63)))),
         ("challenge", challenge()),
     ]

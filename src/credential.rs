@@ -144,21 +144,16 @@ struct Found<'h> {
 
 impl<'h> Found<'h> {
     fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
-        let mut parts =
-            split(value.as_bytes()).filter(|part| !matches!(part, Part::Empty)).enumerate().peekable();
-        let mut any_ours = false;
-        while let Some((at, part)) = parts.next() {
-            if any_ours && at >= MAX_PARTS {
-                return Err(Malformed::TooLong.into());
-            }
+        let line = value.as_bytes();
+        let mut parts = split(line).filter(|part| !matches!(part, Part::Empty)).peekable();
+        while let Some(part) = parts.next() {
             let Part::Ours { start, end } = part else { continue };
-            any_ours = true;
-            // Behind one of ours, what is no credential is a second token.
-            if matches!(parts.peek(), Some((_, Part::Continued))) {
-                return Err(Malformed::SeveralTokens.into());
-            }
-            if value.len() > MAX_LINE {
+            if line.len() > MAX_LINE || memchr::memchr_iter(b',', line).count() >= MAX_PARTS {
                 return Err(Malformed::TooLong.into());
+            }
+            // Behind one of ours, what is no credential is a second token.
+            if matches!(parts.peek(), Some(Part::Continued)) {
+                return Err(Malformed::SeveralTokens.into());
             }
             self.add(value, Form::Pair { start, end })?;
         }

@@ -307,7 +307,7 @@ impl GateInner {
         let scope = Scope { service: &self.service, registry: &issuer.caveats, head, now };
         let claims = caveat::check(&token, &scope)?;
         self.check_requirements(&token, &claims)?;
-        let (offer, price) = self.price(&claims, head)?;
+        let (offer, price) = self.price(&token, &claims, head)?;
         if price == Some(Price::Free) {
             return Ok(Ruling { grant: Granted::FREE, debit: None, rate: None });
         }
@@ -366,11 +366,15 @@ impl GateInner {
     /// offer now. Both are unknown where another service sold the token.
     fn price(
         &self,
+        token: &Verified<'_>,
         claims: &Claims<'_>,
         head: &Parts,
     ) -> Result<(Option<&Arc<Offer>>, Option<Price>), Refused> {
         // Only this issuer writes a seller before the slash, for its own offers.
-        if claims.offer.contains('/') {
+        if let Some((seller, _)) = claims.offer.split_once('/') {
+            if self.issuer.0.revocations().would_revoke(token.token_id(), seller) {
+                return Err(Refusal::Revoked.into());
+            }
             return if claims.max_price.is_none() {
                 Ok((None, None))
             } else {

@@ -112,6 +112,11 @@ impl Issuer {
     /// remembers it as long as it remembers uses, and without a ledger this
     /// process does.
     ///
+    /// What would be revoked as soon as it is sold is not sold: while the key
+    /// that signs is revoked, or a service up to a moment to come, who asks for
+    /// an invoice is answered 500. Change the keys first
+    /// ([`set_keys`](Self::set_keys)), then revoke the old one.
+    ///
     /// # Errors
     /// The ledger could not store it. This process honours the tokens no more
     /// all the same.

@@ -89,7 +89,8 @@ pub enum Refusal {
     PriceFailed,
     /// An inner gate does not admit what the outer one admitted.
     NestedGate,
-    /// The server cannot judge a token that it sold: a ledger is missing.
+    /// The server cannot honour what it sold or would sell: a ledger is
+    /// missing, or the key that signs is revoked.
     Misconfigured,
 }
 
@@ -159,7 +160,7 @@ impl Refusal {
 
             Self::PriceFailed => (500, 13, "price_failed", "the server could not compute the price"),
             Self::NestedGate => (500, 13, "nested_gate", "the server has a gate within a gate that asks for another token"),
-            Self::Misconfigured => (500, 13, "misconfigured", "the server sold a token that it cannot judge"),
+            Self::Misconfigured => (500, 13, "misconfigured", "the server cannot honour its own tokens"),
         };
         let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
         Row { status, grpc, code, detail }

@@ -75,6 +75,12 @@ pub(crate) async fn sell(
     };
     let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
     let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
+    // Nobody pays for a token that is revoked already.
+    for service in std::iter::once(&*gate.service).chain(offer.also_opens.iter().map(String::as_str)) {
+        if issuer.revocations().would_revoke(token_id, service) {
+            return Err(Refusal::Misconfigured.into());
+        }
+    }
     let ask = InvoiceRequest {
         amount_msat: price.msat().next_multiple_of(issuer.capabilities.step_msat()),
         description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),

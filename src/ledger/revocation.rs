@@ -1,7 +1,7 @@
 //! What no longer counts as paid, in a snapshot that every admission reads
 //! without a lock.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,9 +28,44 @@ pub enum Revocation {
     Key([u8; 4]),
 }
 
-/// The revocations that a ledger knows of.
+/// The revocations that a ledger knows of: those that its store held when it
+/// was read last, and those that were added in this process.
 #[derive(Default)]
-pub struct Revocations(ArcSwap<HashSet<Revocation>>);
+pub struct Revocations {
+    loaded: ArcSwap<Sets>,
+    added: ArcSwap<Sets>,
+}
+
+/// Revocations by what they name, so that an admission looks up and scans nothing.
+#[derive(Clone, Default)]
+struct Sets {
+    tokens: HashSet<PaymentHash>,
+    /// The latest moment for each service.
+    services: HashMap<String, u64>,
+    keys: HashSet<[u8; 4]>,
+}
+
+impl Sets {
+    fn insert(&mut self, revocation: Revocation) {
+        match revocation {
+            Revocation::Token(hash) => drop(self.tokens.insert(hash)),
+            Revocation::Key(id) => drop(self.keys.insert(id)),
+            Revocation::Service { name, issued_before } => {
+                let latest = self.services.entry(name).or_default();
+                *latest = issued_before.max(*latest);
+            }
+        }
+    }
+
+    fn holds(&self, id: TokenId, service: &str) -> bool {
+        self.keys.contains(&id.key_id())
+            || self.services.get(service).is_some_and(|issued_before| id.issued_at() < *issued_before)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.services.is_empty() && self.keys.is_empty()
+    }
+}
 
 impl Revocations {
     /// None yet.
@@ -40,31 +75,37 @@ impl Revocations {
 
     /// Adds one, in force from now on.
     pub fn add(&self, revocation: &Revocation) {
-        self.0.rcu(|known| {
-            let mut known = HashSet::clone(known);
-            known.insert(revocation.clone());
-            known
+        self.added.rcu(|added| {
+            let mut added = Sets::clone(added);
+            added.insert(revocation.clone());
+            added
         });
     }
 
-    /// Puts those that a store holds in place of all that were known.
-    pub fn replace(&self, revocations: impl IntoIterator<Item = Revocation>) {
-        self.0.store(Arc::new(revocations.into_iter().collect()));
+    /// Takes over what a store holds. Those that were added in this process
+    /// stay, whether or not the store was read before they reached it.
+    pub fn load(&self, stored: impl IntoIterator<Item = Revocation>) {
+        let mut sets = Sets::default();
+        stored.into_iter().for_each(|revocation| sets.insert(revocation));
+        self.loaded.store(Arc::new(sets));
     }
 
     pub(crate) fn contains(&self, hash: PaymentHash, id: TokenId, service: &str) -> bool {
-        let known = self.0.load();
-        let by_service = |revocation: &Revocation| matches!(revocation, Revocation::Service { name, issued_before } if name == service && id.issued_at() < *issued_before);
-        !known.is_empty()
-            && (known.contains(&Revocation::Token(hash))
-                || known.contains(&Revocation::Key(id.key_id()))
-                || known.iter().any(by_service))
+        [&self.loaded, &self.added].into_iter().any(|sets| {
+            let sets = sets.load();
+            !sets.is_empty() && (sets.tokens.contains(&hash) || sets.holds(id, service))
+        })
+    }
+
+    /// Whether a token with this id would be revoked as soon as it is sold.
+    pub(crate) fn would_revoke(&self, id: TokenId, service: &str) -> bool {
+        [&self.loaded, &self.added].into_iter().any(|sets| sets.load().holds(id, service))
     }
 }
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Revocations").field("count", &self.0.load().len()).finish()
+        f.debug_struct("Revocations").finish_non_exhaustive()
     }
 }
 
@@ -90,8 +131,11 @@ mod tests {
             assert!(!revocations.contains(hash, id, "a"));
             revocations.add(&revocation);
             assert_eq!(revocations.contains(hash, id, "a"), revoked, "{revocation:?}");
-            revocations.replace([]);
-            assert!(!revocations.contains(hash, id, "a"));
+            revocations.load([]);
+            assert_eq!(revocations.contains(hash, id, "a"), revoked, "what was added here stays");
+            let other = Revocations::new();
+            other.load([revocation]);
+            assert_eq!(other.contains(hash, id, "a"), revoked, "what a store holds is known");
         }
     }
 }
