@@ -25,6 +25,7 @@ pub const NOW: u64 = 1_900_000_000;
 pub const ROOT: &[u8] = b"the root key of the macaroon corpus";
 
 /// Runs the future of an admission.
+#[allow(clippy::result_large_err)] // as the gate gives it
 pub fn admit(gate: &Gate, head: &mut Parts) -> Result<Admission, Response<Bytes>> {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
