@@ -44,6 +44,7 @@
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
 //!
 //! None is on by default, and none changes what the others do.
@@ -115,6 +116,9 @@ pub use grant::TestGrant;
 pub use grant::{Basis, Grant};
 pub use issuer::{Issuer, IssuerBuilder};
 pub use keys::{KeyRing, RootKey};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use offer::{Access, Offer};
 pub use preimage::{HexError, PaymentHash, Preimage};
