@@ -54,7 +54,10 @@
 //! A tokio runtime with time enabled. Admitting a pass needs no runtime at all.
 //!
 //! [tower]: https://docs.rs/tower
-#![cfg_attr(not(all(feature = "dev", feature = "test-util")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "dev", feature = "sqlite", feature = "test-util")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 mod account;
 mod admission;

@@ -97,7 +97,7 @@ pub(crate) fn listen() {
     std::io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
-/// SplitMix64: the same numbers for the same seed.
+/// `SplitMix64`: the same numbers for the same seed.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -59,7 +59,7 @@ pub enum Synchronous {
 /// ```
 ///
 /// A thread of its own does the work, one transaction for all that wait. It
-/// ends when the ledger is dropped and what was begun is done. About 300 bytes
+/// ends when the ledger is dropped and what was begun is done. About 200 bytes
 /// of disk for each metered token in use, until it expires.
 pub struct SqliteLedger {
     file: PathBuf,
@@ -115,7 +115,7 @@ impl SqliteLedger {
         let (answer, wait) = oneshot::channel();
         let job = Queued { operation, result: None, answer };
         self.jobs.try_send(Box::new(job)).map_err(|full| LedgerError::new(full.to_string()))?;
-        wait.await.map_err(LedgerError::new)?
+        wait.await.map_err(|_| LedgerError::new("the thread of the ledger has ended"))?
     }
 }
 
