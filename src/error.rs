@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Offer,
     /// A metered offer without a ledger.
     NoLedger,
+    /// A ledger cannot be opened.
+    Ledger,
 }
 
 impl Error {

@@ -44,6 +44,7 @@
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
 //!
 //! None is on by default, and none changes what the others do.
@@ -53,7 +54,10 @@
 //! A tokio runtime with time enabled. Admitting a pass needs no runtime at all.
 //!
 //! [tower]: https://docs.rs/tower
-#![cfg_attr(not(all(feature = "dev", feature = "test-util")), allow(rustdoc::broken_intra_doc_links))]
+#![cfg_attr(
+    not(all(feature = "dev", feature = "sqlite", feature = "test-util")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 mod account;
 mod admission;
@@ -117,6 +121,9 @@ pub use grant::TestGrant;
 pub use grant::{Basis, Grant};
 pub use issuer::{Issuer, IssuerBuilder};
 pub use keys::{KeyRing, RootKey};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use offer::{Access, Offer};
 pub use preimage::{HexError, PaymentHash, Preimage};

@@ -20,8 +20,8 @@ const MARGIN: u64 = 60;
 /// metered tokens that it backs end with it: their holders are answered 402,
 /// with uses left that they paid for. No other process knows its counts, so a
 /// second replica does not honour its tokens either. Passes live on, those that
-/// were revoked among them. For a server that
-/// restarts or has replicas, keep the count in a database.
+/// were revoked among them. For a server that restarts or has replicas, count
+/// in a [`SqliteLedger`](crate::SqliteLedger) or another ledger that lasts.
 ///
 /// Memory: about 200 bytes for each metered token in use, until it expires.
 pub struct MemoryLedger {

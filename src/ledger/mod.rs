@@ -9,6 +9,8 @@
 mod guard;
 mod memory;
 mod revocation;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +21,9 @@ use async_trait::async_trait;
 pub(crate) use guard::{Debit, Meter, OnDrop, Reservation};
 pub use memory::MemoryLedger;
 pub use revocation::{Revocation, Revocations};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use sqlite::{SqliteLedger, Synchronous};
 
 use crate::preimage::PaymentHash;
 
