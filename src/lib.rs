@@ -133,6 +133,6 @@ pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};
 
-#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "test-util"))]
+#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "sqlite", feature = "test-util"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
