@@ -44,6 +44,8 @@
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
+//! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
 //!
@@ -121,6 +123,12 @@ pub use grant::TestGrant;
 pub use grant::{Basis, Grant};
 pub use issuer::{Issuer, IssuerBuilder};
 pub use keys::{KeyRing, RootKey};
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use ledger::PostgresLedger;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use ledger::RedisLedger;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use ledger::SqliteLedger;

@@ -52,6 +52,9 @@ fn serve(task: &[String]) {
             Reserved::Open { .. } => {}
             answer => panic!("{answer:?}"),
         }
+        // The handler takes its time, so that kills find it at work.
+        let work = Duration::from_micros(random.borrow_mut().below(3_000));
+        tokio::time::sleep(work).await;
         if releases.get() > 0 && random.borrow_mut().below(5) == 0 {
             releases.set(releases.get() - 1);
             say(format_args!("returns {nonce}"));
@@ -166,6 +169,7 @@ fn kill_and_count(url: &str) {
         let in_flight = token.run_and_kill(url, &mut random);
         let before = std::mem::take(&mut token.open);
         let (ledger, used) = runtime.block_on(async {
+            stores::settle(url).await;
             let ledger = stores::open(url).await;
             let open = ledger.open_reservations().await.unwrap();
             let account = token.account();

@@ -8,7 +8,13 @@
 
 mod guard;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
 mod revocation;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -20,6 +26,12 @@ use async_trait::async_trait;
 
 pub(crate) use guard::{Debit, Meter, OnDrop, Reservation};
 pub use memory::MemoryLedger;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use postgres::PostgresLedger;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use redis::{RedisLedger, RedisLedgerBuilder};
 pub use revocation::{Revocation, Revocations};
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

@@ -19,7 +19,36 @@ pub(crate) const NOW: u64 = 1_800_000_000;
 pub(crate) async fn open(url: &str) -> Arc<dyn Ledger> {
     match url.split_once(':') {
         Some(("sqlite", file)) => Arc::new(SqliteLedger::open(file).await.expect("the file opens")),
+        #[cfg(feature = "postgres")]
+        Some(("postgres", _)) => {
+            Arc::new(l402::PostgresLedger::connect(url).await.expect("the server answers"))
+        }
+        #[cfg(feature = "redis")]
+        Some(("redis", _)) => Arc::new(l402::RedisLedger::connect(url).await.expect("the server answers")),
         _ => panic!("no ledger has the URL {url}"),
+    }
+}
+
+/// Waits until a server has run what the processes that were killed had sent.
+pub(crate) async fn settle(url: &str) {
+    match url.split_once(':') {
+        #[cfg(feature = "postgres")]
+        Some(("postgres", _)) => {
+            let (client, connection) =
+                tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the server answers");
+            tokio::spawn(connection);
+            let others = "SELECT FROM pg_stat_activity WHERE application_name = 'l402'";
+            while !client.query(others, &[]).await.expect("an answer").is_empty() {}
+        }
+        #[cfg(feature = "redis")]
+        Some(("redis", _)) => {
+            let client = redis::Client::open(url).expect("a URL");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("the server answers");
+            let list = redis::cmd("CLIENT").arg("LIST").to_owned();
+            while list.query_async::<String>(&mut connection).await.expect("an answer").lines().count() > 1 {}
+        }
+        // A lock of the file system ends with its process.
+        _ => {}
     }
 }
 
