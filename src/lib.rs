@@ -93,6 +93,7 @@ mod pricer;
 mod refusal;
 mod sale;
 pub mod service;
+mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
 

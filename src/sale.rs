@@ -26,6 +26,7 @@ use crate::offer::Offer;
 use crate::preimage::PaymentHash;
 use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
+use crate::sync::timeout;
 
 /// Shortest time in which an invoice can be paid, in seconds.
 const MIN_LIFETIME: u64 = 30;
@@ -120,7 +121,7 @@ pub(crate) async fn sell(
 }
 
 async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<CheckedInvoice, BackendError> {
-    let invoice = tokio::time::timeout(issuer.limits.time_limit, caught(issuer.backend.create_invoice(ask)))
+    let invoice = timeout(issuer.limits.time_limit, caught(issuer.backend.create_invoice(ask)))
         .await
         .map_err(|_| BackendError::timeout())??;
     let checked = invoice::check(&invoice, ask, &issuer.capabilities, unix(issuer.clock.now()))?;

@@ -10,17 +10,15 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use tokio::runtime::Handle;
 
 use super::{AccountId, LEASE, Ledger, LedgerError, ReservationId, Reserve, Reserved};
 use crate::answer::Refused;
 use crate::clock::{Clock, unix};
 use crate::entropy::{Entropy, random};
 use crate::refusal::Refusal;
+use crate::sync::{AtomicUsize, Handle, Ordering, spawn, timeout};
 
 /// Most operations that run at once: as many that somebody waits for, and as
 /// many commits and releases. Beyond it a use is refused, and a reservation is
@@ -112,8 +110,8 @@ impl Meter {
         if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(poll_caught(operation.as_mut(), cx))).await {
             return answer;
         }
-        let task = tokio::spawn(within_lease(operation, place));
-        match tokio::time::timeout(self.time_limit, task).await {
+        let task = spawn(within_lease(operation, place));
+        match timeout(self.time_limit, task).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(panicked)) => Err(LedgerError::new(panicked)),
             Err(elapsed) => Err(LedgerError::new(elapsed)),
@@ -201,7 +199,7 @@ async fn within_lease<T>(
     operation: impl Future<Output = Result<T, LedgerError>>,
     _place: Place,
 ) -> Result<T, LedgerError> {
-    tokio::time::timeout(LEASE, operation).await.unwrap_or_else(|elapsed| Err(LedgerError::new(elapsed)))
+    timeout(LEASE, operation).await.unwrap_or_else(|elapsed| Err(LedgerError::new(elapsed)))
 }
 
 /// How many operations run, so that a ledger that hangs makes no more than

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -11,6 +10,7 @@ use super::{
     Revocation, Revocations, release_cap,
 };
 use crate::entropy::{SystemEntropy, random};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 /// How long a row outlives its token, in seconds.
