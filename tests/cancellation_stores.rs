@@ -72,10 +72,14 @@ impl Yielding {
         note(&mut self.calls.lock().unwrap());
     }
 
-    /// Waits until all that has begun has ended, and gives what was asked since
-    /// the last time.
-    async fn settle(&self) -> Calls {
+    /// Waits until all that has begun has ended.
+    async fn idle(&self) {
         within(self.running.subscribe().wait_for(|running| *running == 0)).await.unwrap();
+    }
+
+    /// Waits until it is idle, and gives what was asked since the last time.
+    async fn settle(&self) -> Calls {
+        self.idle().await;
         std::mem::take(&mut self.calls.lock().unwrap())
     }
 }
@@ -145,13 +149,18 @@ impl Wake for Signal {
 enum Moment {
     /// While what it waits for is on its way.
     AtOnce,
-    /// When what it waits for is there, and it has not seen it.
-    Woken,
+    /// When the ledger has done what it was asked, and nobody has seen it.
+    Unread,
 }
 
 /// Polls a future this often, each time it asks for it, and drops it. Gives
 /// what it came to, if it did.
-async fn poll_and_drop<F: Future>(future: F, polls: usize, moment: Moment) -> Option<F::Output> {
+async fn poll_and_drop<F: Future>(
+    future: F,
+    polls: usize,
+    moment: Moment,
+    ledger: &Yielding,
+) -> Option<F::Output> {
     let signal = Arc::new(Signal(Notify::new()));
     let waker = Waker::from(signal.clone());
     let mut future = Box::pin(future);
@@ -163,8 +172,8 @@ async fn poll_and_drop<F: Future>(future: F, polls: usize, moment: Moment) -> Op
             return Some(output);
         }
     }
-    if moment == Moment::Woken && polls > 0 {
-        within(signal.0.notified()).await;
+    if moment == Moment::Unread {
+        ledger.idle().await;
     }
     None
 }
@@ -190,7 +199,7 @@ fn slow(
 async fn dropped_at_any_await_leaves_nothing_reserved(ledger: Arc<dyn Ledger>) {
     // What is charged where the inner service was called and did not answer.
     for (charge_on, used_if_called) in [(ChargeOn::NotServerError, 0), (ChargeOn::Admission, 1)] {
-        for moment in [Moment::AtOnce, Moment::Woken] {
+        for moment in [Moment::AtOnce, Moment::Unread] {
             let ledger = Yielding::new(ledger.clone());
             let shop = Shop::with_ledger(ledger.clone());
             let gate = Gate::builder(&shop.issuer, "svc", Offer::new(Price::sat(1), Access::uses(50)))
@@ -209,7 +218,7 @@ async fn dropped_at_any_await_leaves_nothing_reserved(ledger: Arc<dyn Ledger>) {
                 let calls = Arc::new(AtomicUsize::new(0));
                 let mut service = L402Layer::new(gate.clone()).layer(slow(calls.clone()));
                 let response = call(&mut service, request(Some(&paid.credential())));
-                let response = poll_and_drop(response, n, moment).await;
+                let response = poll_and_drop(response, n, moment, &ledger).await;
 
                 let asked = ledger.settle().await;
                 assert_eq!(asked.reserved.len(), usize::from(n > 0), "{at}");
@@ -242,10 +251,9 @@ async fn dropped_at_any_await_leaves_nothing_reserved(ledger: Arc<dyn Ledger>) {
                 n += 1;
             }
             assert!(left_in_inner >= 3, "{charge_on:?} {moment:?}: {left_in_inner}");
-            assert!(
-                left_unread >= 1,
-                "{charge_on:?} {moment:?}: no use was given back before the inner service"
-            );
+            // At once, the release may overtake its reserve.
+            let was_unread = left_unread >= 1 || moment == Moment::AtOnce;
+            assert!(was_unread, "{charge_on:?}: no use was given back before the inner service");
         }
     }
 }
