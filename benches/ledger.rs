@@ -1,5 +1,5 @@
 //! Metering in memory on two threads: a debit is a reserve and its commit,
-//! through the `Ledger` trait as the gate uses it.
+//! through the `Ledger` trait as the gate uses it. And what a million tokens take.
 
 #![allow(missing_docs)]
 
@@ -30,6 +30,15 @@ fn main() {
             rates[rounds / 2] / 1e6
         );
     }
+    let tokens = if rounds == ROUNDS { 1_000_000 } else { 1_000 };
+    println!("{tokens} live tokens: {} bytes each", bytes_per_token(tokens));
+}
+
+/// What a used token takes, in bytes, where a million are alive.
+fn bytes_per_token(tokens: u64) -> u64 {
+    let ledger = MemoryLedger::new();
+    let taken = allocation_counter::measure(|| (0..tokens).for_each(|n| debit(&ledger, account(n), n)));
+    u64::try_from(taken.bytes_current).expect("something is kept") / tokens
 }
 
 /// Debits in a second, over all threads.

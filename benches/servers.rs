@@ -1,15 +1,19 @@
-//! Metering on a server: debits (a reserve and its commit, two round trips) per
-//! second, beside one bare statement of the same server over as many
-//! connections. Run it as
+//! Metering in a store: debits (a reserve and its commit) per second, beside one
+//! bare statement of the same engine over as many connections; and what a
+//! counted request takes through the gate, beside a pass. Run it as
 //! `tests/servers/run cargo bench --features postgres,redis --bench servers`.
 
 #![allow(missing_docs)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use l402::ledger::{AccountId, ReservationId, Reserve, Reserved};
-use l402::{Entropy, Ledger, PaymentHash, PostgresLedger, RedisLedger, SystemEntropy};
+use l402::{
+    Access, DAY, DevBackend, Entropy, Gate, Issuer, KeyRing, Ledger, MemoryLedger, Network, Offer,
+    PaymentHash, PostgresLedger, Price, RedisLedger, RootKey, SqliteLedger, SystemEntropy,
+};
 use tokio::task::JoinSet;
 
 /// Accounts that are debited in turn.
@@ -28,7 +32,13 @@ async fn main() {
     let accounts: Arc<Vec<AccountId>> =
         Arc::new((0..ACCOUNTS).map(|_| PaymentHash::from_bytes(random()).into()).collect());
 
+    let dir = tempfile::tempdir().expect("a directory");
     for at_once in [1, 32] {
+        let file = dir.path().join(format!("{at_once}.db"));
+        let ledger: Arc<dyn Ledger> = Arc::new(SqliteLedger::open(&file).await.expect("a new file"));
+        let debits = measure(at_once, |n| debit(ledger.clone(), accounts[index(n)])).await;
+        report("SQLite", at_once, debits, bare_sqlite(&dir.path().join("bare.db")));
+
         let ledger: Arc<dyn Ledger> =
             Arc::new(PostgresLedger::connect(&postgres).await.expect("the server answers"));
         let debits = measure(at_once, |n| debit(ledger.clone(), accounts[index(n)])).await;
@@ -64,6 +74,60 @@ async fn main() {
         .await;
         report("Redis", at_once, debits, bare);
     }
+
+    let pass = latency(MemoryLedger::new(), Access::pass(DAY)).await;
+    println!("a pass through Gate::admit and settle: {pass:.1} us");
+    let counted = Access::uses(u64::from(u32::MAX));
+    let sqlite = SqliteLedger::open(dir.path().join("latency.db")).await.expect("a new file");
+    for (name, added) in [
+        ("memory", latency(MemoryLedger::new(), counted).await - pass),
+        ("SQLite", latency(sqlite, counted).await - pass),
+        (
+            "PostgreSQL",
+            latency(PostgresLedger::connect(&postgres).await.expect("it answers"), counted).await - pass,
+        ),
+        ("Redis", latency(RedisLedger::connect(&redis).await.expect("it answers"), counted).await - pass),
+    ] {
+        println!("a use counted in {name}: {added:.1} us more, {:.1} x a pass", (added + pass) / pass);
+    }
+}
+
+/// The median time of a request from head to settled response, in microseconds.
+async fn latency(ledger: impl Ledger + 'static, access: Access) -> f64 {
+    let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new())
+        .with_network(Network::Regtest)
+        .with_ledger(ledger)
+        .build()
+        .expect("regtest");
+    let gate = Gate::new(&issuer, "bench", Offer::new(Price::sat(1), access)).expect("one offer");
+    let credential = gate.test_credential();
+    let mut times = Vec::new();
+    for _ in 0..501 {
+        let request =
+            http::Request::get("/").header("authorization", &credential).body(()).expect("a request");
+        let mut head = request.into_parts().0;
+        let begin = Instant::now();
+        let admission = gate.admit(&mut head).await.expect("paid");
+        drop(admission.settle(http::Response::new(())));
+        times.push(begin.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Updates of one row each, every one of them durable, in a second.
+fn bare_sqlite(file: &Path) -> f64 {
+    let db = rusqlite::Connection::open(file).expect("a file");
+    db.pragma_update(None, "journal_mode", "WAL").expect("WAL");
+    db.pragma_update(None, "synchronous", "FULL").expect("FULL");
+    db.execute_batch("CREATE TABLE IF NOT EXISTS bare (id INTEGER PRIMARY KEY, n INTEGER); INSERT OR IGNORE INTO bare VALUES (1, 0)")
+        .expect("a table");
+    let (begin, mut done) = (Instant::now(), 0_u32);
+    while begin.elapsed() < TIME {
+        db.execute("UPDATE bare SET n = n + 1 WHERE id = 1", []).expect("an update");
+        done += 1;
+    }
+    f64::from(done) / begin.elapsed().as_secs_f64()
 }
 
 fn report(name: &str, at_once: usize, debits: f64, bare: f64) {

@@ -560,3 +560,61 @@ async fn a_gate_that_takes_no_unit_tells_what_is_left_all_the_same() {
         assert!(body.contains(&format!(r#""left":{left}"#)), "{body}");
     }
 }
+
+#[tokio::test]
+async fn a_pass_that_many_share_stays_within_its_rate() {
+    let shop = Shop::new();
+    let gate = shop.gate("svc", Access::pass(HOUR).rate(10, MINUTE));
+    let paid = Paid::buy(&shop, &gate).await;
+    let inner = ok();
+    for n in 0..1000 {
+        let mut service = inner.behind(&gate);
+        let response = call(&mut service, request(Some(&paid.credential()))).await.unwrap();
+        if n < 10 {
+            assert_eq!(outcome(&response), (200, None), "{n}");
+        } else {
+            assert_eq!(outcome(&response), (429, Some("rate_limited")), "{n}");
+            assert_eq!(header(&response, "retry-after"), Some("6"));
+            assert_eq!(header(&response, "www-authenticate"), None, "nothing is sold");
+        }
+    }
+    assert_eq!(inner.calls(), 10);
+
+    shop.clock.advance(Duration::from_secs(6));
+    for status in [200, 429] {
+        let response = call(&mut inner.behind(&gate), request(Some(&paid.credential()))).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    // Another pass has its own rate, and a holder widens none.
+    let other = Paid::buy(&shop, &gate).await;
+    let response = call(&mut inner.behind(&gate), request(Some(&other.credential()))).await.unwrap();
+    assert_eq!(outcome(&response), (200, None));
+    let wider = other.with_caveat("svc_rate=1000/60");
+    let response = call(&mut inner.behind(&gate), request(Some(&wider.credential()))).await.unwrap();
+    assert_eq!(outcome(&response), (402, Some("invalid_caveat")));
+}
+
+#[tokio::test]
+async fn one_balance_pays_for_routes_of_different_cost() {
+    let shop = Shop::new();
+    let api = Gate::builder(&shop.issuer, "api", Offer::new(Price::sat(1_000), Access::balance(100)));
+    let text = api.clone().with_cost(1).build().unwrap();
+    let image =
+        api.with_cost_fn(|head| if head.uri.query() == Some("hd") { 40 } else { 25 }).build().unwrap();
+    let paid = Paid::buy(&shop, &text).await;
+    let inner = ok();
+    let ask = async |gate: &Gate, uri: &str| {
+        let mut request = request(Some(&paid.credential()));
+        *request.uri_mut() = uri.parse().unwrap();
+        let response = call(&mut inner.behind(gate), request).await.unwrap();
+        (response.status().as_u16(), header(&response, "ratelimit").map(str::to_owned))
+    };
+    let left = |left| Some(format!(r#""api";r={left};t=2592300"#));
+    assert_eq!(ask(&text, "/").await, (200, left(99)));
+    assert_eq!(ask(&image, "/").await, (200, left(74)));
+    assert_eq!(ask(&image, "/?hd").await, (200, left(34)));
+    assert_eq!(ask(&image, "/?hd").await, (402, None), "34 units are no 40");
+    assert_eq!(ask(&image, "/").await, (200, left(9)));
+    assert_eq!(ask(&text, "/").await, (200, left(8)));
+    assert_eq!(shop.used(paid.hash()).await, 92);
+}
