@@ -12,7 +12,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 
-use super::shared::{MARGIN, MAX_LISTED, Refresh, TIME_LIMIT, from_row, to_row, unreadable};
+use super::shared::{MARGIN, MAX_LISTED, Refresh, TIME_LIMIT, from_row, reserved, to_row, unreadable};
 use super::{
     Account, AccountId, LEASE, Ledger, LedgerError, OpenReservation, ReservationId, Reserve, Reserved,
     Revocation, Revocations,
@@ -260,14 +260,7 @@ impl Ledger for PostgresLedger {
             )
             .await?;
         let row = rows.first().ok_or_else(|| unreadable("an answer"))?;
-        match row.try_get::<_, i64>(0).map_err(LedgerError::new)? {
-            -1 => Ok(Reserved::UsedUp),
-            -2 => Ok(Reserved::Released),
-            -3 => Ok(Reserved::Expired),
-            left => u64::try_from(left)
-                .map(|remaining| Reserved::Open { remaining })
-                .map_err(|_| unreadable("an answer")),
-        }
+        reserved(row.try_get::<_, i64>(0).map_err(LedgerError::new)?)
     }
 
     async fn commit(&self, id: &ReservationId) -> Result<(), LedgerError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{LedgerError, Revocation};
+use super::{LedgerError, Reserved, Revocation};
 use crate::preimage::PaymentHash;
 
 /// How long one operation may take, waiting for a connection included.
@@ -23,6 +23,18 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// What the store holds is not what this ledger wrote.
 pub(super) fn unreadable(what: &str) -> LedgerError {
     LedgerError::new(format!("the store holds {what} that cannot be read"))
+}
+
+/// What a store answers to a reserve: what is left, or a negative number.
+pub(super) fn reserved(answer: i64) -> Result<Reserved, LedgerError> {
+    match answer {
+        -1 => Ok(Reserved::UsedUp),
+        -2 => Ok(Reserved::Released),
+        -3 => Ok(Reserved::Expired),
+        left => u64::try_from(left)
+            .map(|remaining| Reserved::Open { remaining })
+            .map_err(|_| unreadable("an answer")),
+    }
 }
 
 /// A revocation as it is stored: its kind, its subject, and the moment.

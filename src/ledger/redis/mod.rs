@@ -10,7 +10,7 @@ use redis::{Client, FromRedisValue, Script, ServerErrorKind};
 use sha2::{Digest, Sha256};
 
 use self::link::{Link, check_settings};
-use super::shared::{MARGIN, MAX_LISTED, Refresh, from_row, to_row, unreadable};
+use super::shared::{MARGIN, MAX_LISTED, Refresh, from_row, reserved, to_row, unreadable};
 use super::{
     Account, AccountId, LEASE, Ledger, LedgerError, OpenReservation, ReservationId, Reserve, Reserved,
     Revocation, Revocations,
@@ -247,14 +247,7 @@ impl Ledger for RedisLedger {
             &clamp(ask.now.saturating_add(LEASE.as_secs())),
             &clamp(ask.now.saturating_sub(MARGIN)),
         ];
-        match self.store.call::<i64>("reserve", Some(ask.id.account()), args).await? {
-            -1 => Ok(Reserved::UsedUp),
-            -2 => Ok(Reserved::Released),
-            -3 => Ok(Reserved::Expired),
-            left => u64::try_from(left)
-                .map(|remaining| Reserved::Open { remaining })
-                .map_err(|_| unreadable("an answer")),
-        }
+        reserved(self.store.call::<i64>("reserve", Some(ask.id.account()), args).await?)
     }
 
     async fn commit(&self, id: &ReservationId) -> Result<(), LedgerError> {
