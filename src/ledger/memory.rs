@@ -23,7 +23,7 @@ const MARGIN: u64 = 60;
 /// were revoked among them. For a server that restarts or has replicas, count
 /// in a [`SqliteLedger`](crate::SqliteLedger) or another ledger that lasts.
 ///
-/// Memory: about 200 bytes for each metered token in use, until it expires.
+/// Memory: about 500 bytes for each metered token in use, until it expires.
 pub struct MemoryLedger {
     instance: [u8; 16],
     shards: Vec<Mutex<Shard>>,
