@@ -108,6 +108,12 @@ impl From<PriceOutOfRange> for PriceError {
 }
 
 impl Amount {
+    /// All the bitcoin there will be.
+    pub(crate) const MOST: Self = match NonZeroU64::new(MAX_MSAT) {
+        Some(value) => Self { value, unit: Unit::Msat },
+        None => panic!("not zero"),
+    };
+
     /// How many of its unit.
     pub fn value(self) -> u64 {
         self.value.get()

@@ -24,7 +24,7 @@ use crate::limit;
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
-use crate::price::{Amount, Price};
+use crate::price::Amount;
 use crate::refusal::Refusal;
 use crate::sync::timeout;
 
@@ -67,20 +67,8 @@ pub(crate) async fn sell(
     let key = keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
     let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));
-    let max_price = offer.pricing.is_computed().then_some(price);
 
-    let mut minted = Minted {
-        service: &gate.service,
-        also_opens: &offer.also_opens,
-        tier: offer.tier,
-        offer: &offer.id,
-        capabilities: &offer.capabilities,
-        valid_until: 0,
-        max_uses: offer.access.max_uses(),
-        rate: offer.access.max_rate(),
-        max_price,
-        bound,
-    };
+    let mut minted = Minted::new(&gate.service, offer, price, 0, bound);
     let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
     let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
     // Nobody pays for a token that is revoked already.
@@ -156,20 +144,7 @@ impl From<BackendError> for Refused {
 /// The longest token that an offer can make, to see whether it is within the
 /// caps and leaves its holder room to attenuate.
 pub(crate) fn longest_token(service: &str, offer: &Offer, bound: Vec<crate::caveat::Bound>) -> Option<usize> {
-    let Price::Amount(most) = Price::sat(21_000_000 * 100_000_000) else { unreachable!("an amount") };
-    let minted = Minted {
-        service,
-        also_opens: &offer.also_opens,
-        tier: offer.tier,
-        offer: &offer.id,
-        capabilities: &offer.capabilities,
-        valid_until: u64::MAX,
-        max_uses: offer.access.max_uses(),
-        rate: offer.access.max_rate(),
-        max_price: offer.pricing.is_computed().then_some::<Amount>(most),
-        bound,
-    };
-    let caveats = minted.caveats();
+    let caveats = Minted::new(service, offer, Amount::MOST, u64::MAX, bound).caveats();
     let identifier = Identifier { version: 0, payment_hash: [0; 32].into(), token_id: [0; 32].into() };
     let token = mint(&[0; 32], &identifier, &caveats).ok()?;
     (caveats.len() <= 24).then(|| token.as_bytes().len())

@@ -8,7 +8,7 @@ use crate::entropy::random;
 use crate::gate::Gate;
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::preimage::Preimage;
-use crate::price::Price;
+use crate::price::Amount;
 
 impl Gate {
     /// The value of an Authorization header that this gate admits: a token of
@@ -33,20 +33,8 @@ impl Gate {
         let (gate, issuer, offer) = (&self.0, &*self.0.issuer.0, self.0.first_offer());
         let preimage = Preimage::from_bytes(random(&*issuer.entropy));
         let now = unix(issuer.clock.now());
-        let Price::Amount(most) = Price::sat(21_000_000 * 100_000_000) else { unreachable!("an amount") };
-        let caveats = Minted {
-            service: &gate.service,
-            also_opens: &offer.also_opens,
-            tier: offer.tier,
-            offer: &offer.id,
-            capabilities: &offer.capabilities,
-            valid_until: now + offer.access.duration().as_secs(),
-            max_uses: offer.access.max_uses(),
-            rate: offer.access.max_rate(),
-            max_price: offer.pricing.is_computed().then_some(most),
-            bound: Vec::new(),
-        }
-        .caveats();
+        let valid_until = now + offer.access.duration().as_secs();
+        let caveats = Minted::new(&gate.service, offer, Amount::MOST, valid_until, Vec::new()).caveats();
         let keys = issuer.keys.load();
         let key = keys.signing(offer.is_metered());
         let minted = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");

@@ -45,7 +45,7 @@ pub use registry::{CaveatRegistry, Check};
 
 use crate::clock::unix;
 use crate::macaroon::Verified;
-use crate::offer::Rate;
+use crate::offer::{Offer, Rate};
 use crate::price::Amount;
 use crate::refusal::Refusal;
 
@@ -271,7 +271,30 @@ pub(crate) struct Minted<'a> {
     pub(crate) bound: Vec<Bound>,
 }
 
-impl Minted<'_> {
+impl<'a> Minted<'a> {
+    /// What `service` mints when it sells `offer` at `price`, to be good until
+    /// this unix second.
+    pub(crate) fn new(
+        service: &'a str,
+        offer: &'a Offer,
+        price: Amount,
+        valid_until: u64,
+        bound: Vec<Bound>,
+    ) -> Self {
+        Self {
+            service,
+            also_opens: &offer.also_opens,
+            tier: offer.tier,
+            offer: &offer.id,
+            capabilities: &offer.capabilities,
+            valid_until,
+            max_uses: offer.access.max_uses(),
+            rate: offer.access.max_rate(),
+            max_price: offer.pricing.is_computed().then_some(price),
+            bound,
+        }
+    }
+
     pub(crate) fn caveats(&self) -> Vec<String> {
         let services = || std::iter::once(self.service).chain(self.also_opens.iter().map(String::as_str));
         let mut caveats = vec![format!("{SERVICES}={}", services::list(services(), self.tier))];
