@@ -10,7 +10,7 @@ use http::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use crate::gate::GateInner;
@@ -76,12 +76,12 @@ pub(crate) fn preflight() -> Response<Bytes> {
     response
 }
 
-fn is_grpc(head: &Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    head.method == Method::POST
-        && content_type.is_some_and(|value| {
-            value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
-        })
+/// Whether the body is gRPC's.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| {
+        value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    })
 }
 
 /// Renders a refusal, with the challenge where there is one.
@@ -97,8 +97,9 @@ pub(crate) fn respond(
         StatusCode::PAYMENT_REQUIRED if sold.is_none() => StatusCode::UNAUTHORIZED,
         status => status,
     };
+    let is_grpc = head.method == Method::POST && is_grpc(&head.headers);
     let mut response =
-        if is_grpc(head) { trailers_only(&refusal) } else { problem(gate, head, status, &refusal, sold) };
+        if is_grpc { trailers_only(&refusal) } else { problem(gate, head, status, &refusal, sold) };
 
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -127,13 +128,19 @@ pub(crate) fn respond(
 
 /// A gRPC response without a body: the status stands in the headers.
 fn trailers_only(refusal: &Refusal) -> Response<Bytes> {
-    let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
     let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
+    *response.headers_mut() = trailers(refusal);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// What ends a gRPC response.
+pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
 }
 
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in

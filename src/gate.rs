@@ -210,7 +210,8 @@ impl Gate {
 
     fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
         let Granted { basis, token, taken } = granted;
-        Grant { service: self.0.service.clone(), basis, token, taken, presented }
+        let clock = self.0.issuer.0.clock.clone();
+        Grant { service: self.0.service.clone(), basis, token, taken, presented, clock }
     }
 }
 

@@ -57,6 +57,13 @@ impl GateBuilder {
         self
     }
 
+    /// Sells this offer in place of those so far. Of those, what is to be
+    /// honoured still is added again, behind it.
+    pub fn with_offer(mut self, offer: Offer) -> Self {
+        self.offers = vec![Arc::new(offer)];
+        self
+    }
+
     /// The lowest tier that is admitted, 0 unless set.
     pub fn require_tier(mut self, tier: u8) -> Self {
         self.min_tier = tier;

@@ -1,10 +1,13 @@
 //! The proof that a gate admitted a request.
 
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::Clock;
 use crate::credential::Presented;
+use crate::deadline::Deadline;
 use crate::ledger::Debit;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
@@ -20,6 +23,8 @@ pub struct Grant {
     pub(crate) taken: Taken,
     /// Kept for a gate further in, which judges it again.
     pub(crate) presented: Option<Presented>,
+    /// By which the token expires.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What was taken from a token for a request.
@@ -134,6 +139,48 @@ impl Grant {
     /// The first moment at which the token is no longer good.
     pub fn expires_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.token.as_ref()?.valid_until))
+    }
+
+    /// Completes when the token is no longer good, by the issuer's clock; never
+    /// for a request that cost nothing. A connection that outlives its request
+    /// ends with it:
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+    /// use axum::response::Response;
+    /// use l402::Grant;
+    ///
+    /// async fn ticks(upgrade: WebSocketUpgrade, grant: Grant) -> Response {
+    ///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
+    ///         loop {
+    ///             tokio::select! {
+    ///                 () = grant.expired() => break,
+    ///                 Some(Ok(message)) = socket.recv() => { socket.send(message).await.ok(); }
+    ///                 else => break,
+    ///             }
+    ///         }
+    ///     })
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::any(ticks));
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is lost: ask again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub async fn expired(&self) {
+        match self.deadline() {
+            Some(mut deadline) => poll_fn(|cx| deadline.poll(cx)).await,
+            None => pending().await,
+        }
+    }
+
+    /// When the token is no longer good; `None` without one.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        Some(Deadline::new(self.clock.clone(), self.expires_at()?))
     }
 
     /// The tier of the token; 0 without one.
@@ -257,6 +304,7 @@ impl TestGrant {
             token: Some(token),
             taken: Taken::Pass,
             presented: None,
+            clock: Arc::new(crate::SystemClock),
         }
     }
 }

@@ -42,7 +42,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | [`Grant`] as an extractor |
+//! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
@@ -73,6 +73,7 @@ mod clock;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
 mod credential;
+mod deadline;
 mod entropy;
 mod error;
 #[cfg(feature = "axum")]
@@ -88,6 +89,8 @@ mod limit;
 pub mod macaroon;
 mod name;
 mod offer;
+#[cfg(feature = "axum")]
+mod paid;
 mod payment;
 mod preimage;
 mod price;
@@ -96,6 +99,8 @@ mod recent;
 mod refusal;
 mod sale;
 pub mod service;
+#[cfg(feature = "axum")]
+mod settle;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
@@ -142,12 +147,19 @@ pub use ledger::RedisLedger;
 pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use offer::{Access, Offer};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use paid::Paid;
 pub use preimage::{HexError, PaymentHash, Preimage};
 pub use price::{Amount, Price, PriceOutOfRange, Unit};
 pub use pricer::PriceError;
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use settle::{Settle, SettleFuture, SettleLayer};
 
 #[cfg(all(doctest, feature = "axum", feature = "dev", feature = "sqlite", feature = "test-util"))]
 #[doc = include_str!("../README.md")]
