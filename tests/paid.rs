@@ -573,12 +573,13 @@ async fn behind_a_layer_it_takes_no_second_use() {
     }
 }
 
+type Kept = (Grant, Extensions, Option<Paid>);
+
 /// What outlives the response: a clone of the grant, the request's extensions,
 /// and the `Paid` itself.
 #[tokio::test]
 async fn what_a_handler_keeps_holds_no_use_back() {
     let shop = Shop::new();
-    type Kept = (Grant, Extensions, Option<Paid>);
     let kept: Arc<Mutex<Vec<Kept>>> = Arc::default();
     let keep = kept.clone();
     let handler = async move |uri: Uri, paid: Paid, request: Request| {
