@@ -38,6 +38,8 @@
 //! Every 402 carries a fresh challenge; no other answer carries an invoice.
 //! [`Refusal`] has the whole table.
 //!
+//! Streams, uploads, other layers, odd paths, shutdown: [`edges`] says what happens there.
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -74,6 +76,12 @@ mod clock;
 pub mod conformance;
 mod credential;
 mod deadline;
+#[cfg(doc)]
+pub mod edges {
+    //! Behaviour at the edges.
+    //!
+    #![doc = include_str!("edges.md")]
+}
 mod entropy;
 mod error;
 #[cfg(feature = "axum")]

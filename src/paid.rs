@@ -56,7 +56,7 @@ use crate::settle::{Held, Slot};
 ///     paid.settle(render(&db, id).await) // a 5xx gives the use back
 /// }
 ///
-/// async fn only(_: Paid) -> &'static str { "one gate" }
+/// async fn only(paid: Paid) -> &'static str { "one gate" }
 ///
 /// let issuer = Issuer::dev(&DevBackend::new());
 /// let gate = Gate::new(&issuer, "forecast", Offer::new(Price::sat(21), Access::uses(100)))?;

@@ -21,8 +21,9 @@ use crate::admission::Settlement;
 /// of shared caches and says in its `RateLimit` fields what is left. What a
 /// handler [settles](crate::Paid::settle) itself stays as it did.
 ///
-/// It goes anywhere above the handlers, also above those that cost nothing; and
-/// below a layer that calls a handler twice, for each call is admitted anew.
+/// It goes anywhere above the handlers, also above those that cost nothing, and
+/// below a layer that retries: each try takes a use, and has to be settled by
+/// its own response.
 ///
 /// ```
 /// # #[cfg(feature = "dev")] {

@@ -16,6 +16,8 @@ use axum::body::Body;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{any, get};
 use bytes::Bytes;
 use http_body::Frame;
@@ -182,7 +184,7 @@ async fn a_preflight_gives_nothing_away_where_the_service_ignores_the_method() {
     let (a, b, c) = (calls.clone(), calls.clone(), calls.clone());
     let ignorant = service_fn(move |_: Request| {
         a.count();
-        async { Ok::<_, Infallible>(axum::response::Response::new(Body::from("served"))) }
+        async { Ok::<_, Infallible>(Response::new(Body::from("served"))) }
     });
     let app = Router::new()
         .route_service("/service", L402Layer::new(gate.clone()).layer(ignorant))
@@ -366,6 +368,45 @@ async fn a_buffer_works_above_and_below_the_gate() {
     }
 }
 
+/// Asks a second time where the first answer is a server error.
+async fn retry(request: Request, next: Next) -> Response {
+    let again = |request: &Request| {
+        let mut again = Request::new(Body::empty());
+        again.uri_mut().clone_from(request.uri());
+        again.headers_mut().clone_from(request.headers());
+        again.extensions_mut().clone_from(request.extensions());
+        again
+    };
+    let second = again(&request);
+    let response = next.clone().run(request).await;
+    if response.status().is_server_error() { next.run(second).await } else { response }
+}
+
+#[tokio::test]
+async fn each_try_of_a_retry_above_is_settled_by_its_own_response() {
+    for settles in [false, true] {
+        let shop = Shop::new();
+        let gate = counted(&shop, "svc");
+        let tries = Calls::default();
+        let fails_once = async move || {
+            tries.count();
+            if tries.get() % 2 == 1 { StatusCode::BAD_GATEWAY } else { StatusCode::OK }
+        };
+        let retry = from_fn(retry);
+        let handler = if settles {
+            get(async move |_: Paid| fails_once().await).layer((retry, SettleLayer::new()))
+        } else {
+            get(fails_once).layer((retry, L402Layer::new(gate.clone())))
+        };
+        let server = serve(Router::new().route("/", handler).with_state(gate)).await;
+        let token = shop.pay(&server.get("/", &[]).await);
+        let answer = server.get("/", &[&token.line()]).await;
+        assert_eq!((answer.status, used(&shop, &token).await, open(&shop).await), (200, 1, 0), "{settles}");
+        let left = answer.header("ratelimit").unwrap();
+        assert!(left.contains(";r=9;"), "{left}");
+    }
+}
+
 #[tokio::test]
 async fn a_shutdown_lets_paid_requests_end_and_settles_them() {
     let shop = Shop::new();
@@ -540,7 +581,7 @@ async fn a_layer_reads_no_body() {
     let inner = service_fn(async |request: Request| {
         // The inner service gets it as it came.
         drop(request.into_body());
-        Ok::<_, Infallible>(axum::response::Response::new(Body::empty()))
+        Ok::<_, Infallible>(Response::new(Body::empty()))
     });
     let request = || Request::post("/").header("expect", "100-continue");
     for (request, status) in [

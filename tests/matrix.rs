@@ -55,9 +55,9 @@ impl Cell {
 }
 
 /// Routes to these gates, by a layer and by the extractor.
-fn routes(issuer: &str, services: &[(&str, Gate)], served: &Arc<AtomicUsize>) -> Router {
+fn routes(issuer: &str, services: &[(&str, Gate)], runs: &Arc<AtomicUsize>) -> Router {
     services.iter().fold(Router::new(), |app, (name, gate)| {
-        let (a, b) = (served.clone(), served.clone());
+        let (a, b) = (runs.clone(), runs.clone());
         let by_layer = get(async move |grant: Grant| {
             a.fetch_add(1, Ordering::SeqCst);
             grant.service().to_owned()
@@ -86,11 +86,11 @@ fn another() -> Shop {
 #[tokio::test]
 async fn of_all_tokens_at_all_gates_the_diagonal_alone_is_admitted() {
     let (ours, theirs) = (Shop::new(), another());
-    let served = Arc::new(AtomicUsize::new(0));
+    let runs = Arc::new(AtomicUsize::new(0));
     let ours_sold = services(&ours.issuer);
     let mut theirs_sold = services(&theirs.issuer);
     theirs_sold.retain(|(name, _)| ["a", "dynamic", "uses"].contains(name));
-    let app = routes("ours", &ours_sold, &served).merge(routes("theirs", &theirs_sold, &served));
+    let app = routes("ours", &ours_sold, &runs).merge(routes("theirs", &theirs_sold, &runs));
     let server = serve(app).await;
 
     let mut cells = Vec::new();
@@ -126,7 +126,7 @@ async fn of_all_tokens_at_all_gates_the_diagonal_alone_is_admitted() {
                     assert_eq!((answer.status, answer.text()), (200, at.service), "{context}");
                     admitted += 1;
                 }
-                assert_eq!(served.load(Ordering::SeqCst), admitted, "{context}");
+                assert_eq!(runs.load(Ordering::SeqCst), admitted, "{context}");
             }
         }
     }
