@@ -1,6 +1,7 @@
 //! One protected thing, and the one place where a request is judged.
 //!
-//! 1. caps and grammar (`credential.rs`)
+//! 1. caps and grammar (`credential.rs`); a request that the gate lets pass
+//!    free goes no further
 //! 2. identifier, signature, preimage (`macaroon/verify.rs`)
 //! 3. revocation (`ledger/revocation.rs`)
 //! 4. caveats (`caveat/`), and what the gate requires
@@ -22,7 +23,7 @@ use crate::answer::{self, Refused};
 use crate::caveat::{self, Bound, Claims, Scope, is_minted};
 use crate::credential::{self, Presented};
 use crate::error::Error;
-use crate::gate_builder::{Cost, GateBuilder, opens};
+use crate::gate_builder::{Cost, FreeIf, GateBuilder, opens};
 use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
@@ -61,6 +62,7 @@ pub(crate) struct GateInner {
     pub(crate) conditions: Vec<String>,
     pub(crate) known_capabilities: Arc<[String]>,
     pub(crate) cost: Cost,
+    pub(crate) free_if: Option<FreeIf>,
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
 }
@@ -128,6 +130,9 @@ impl Gate {
             Ok(presented) => presented,
             Err(refusal) => return Judged::Decided(self.refuse(head, refusal.into(), None)),
         };
+        if self.0.lets_pass(head) {
+            return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), presented, None));
+        }
         let ruling = self.0.rule(presented.as_ref(), head).and_then(|ruling| {
             self.0.check_rate(&ruling)?;
             Ok(ruling)
@@ -144,9 +149,12 @@ impl Gate {
     fn judge_again(&self, outer: &Grant, head: &Parts) -> Decided {
         let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
             Ok(ruling) if outer.taken.covers(ruling.debit) => ruling.grant,
+            _ if self.0.lets_pass(head) => Granted::free(Basis::FreeIf),
             Ok(_) => return self.refuse(head, Refusal::NestedGate.into(), None),
             // What costs nothing needs no token.
-            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
+            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => {
+                Granted::free(Basis::FreePrice)
+            }
             // A second payment would not mend what the first one did not open.
             Err(refused) if refused.refusal.concerns_token() => {
                 return self.refuse(head, Refused::because(Refusal::NestedGate, refused.refusal), None);
@@ -168,7 +176,9 @@ impl Gate {
                 Ok((offer, Price::Amount(price))) => {
                     return Decided::Payable(Payable { refused, offer: offer.clone(), price });
                 }
-                Ok((_, Price::Free)) => return self.admitted(Granted::FREE, presented, None),
+                Ok((_, Price::Free)) => {
+                    return self.admitted(Granted::free(Basis::FreePrice), presented, None);
+                }
                 Err(unpriced) => unpriced,
             }
         } else {
@@ -273,7 +283,9 @@ struct Granted {
 }
 
 impl Granted {
-    const FREE: Self = Self { basis: Basis::FreePrice, token: None, taken: Taken::Nothing };
+    fn free(basis: Basis) -> Self {
+        Self { basis, token: None, taken: Taken::Nothing }
+    }
 }
 
 impl GateInner {
@@ -294,7 +306,7 @@ impl GateInner {
         self.check_requirements(&token, &claims)?;
         let (offer, price) = self.price(&token, &claims, head)?;
         if price == Some(Price::Free) {
-            return Ok(Ruling { grant: Granted::FREE, debit: None, rate: None });
+            return Ok(Ruling { grant: Granted::free(Basis::FreePrice), debit: None, rate: None });
         }
 
         let debit = match claims.uses {
@@ -410,6 +422,11 @@ impl GateInner {
         // A request that takes more units than any offer has cannot be paid for.
         let offer = self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
         Ok((offer, offer.pricing.price(head)?))
+    }
+
+    /// Whether the gate lets this request pass, whatever it costs.
+    fn lets_pass(&self, head: &Parts) -> bool {
+        self.free_if.as_ref().is_some_and(|free_if| free_if.holds(head))
     }
 
     /// Whether the request costs nothing.
