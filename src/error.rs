@@ -29,6 +29,9 @@ pub enum ErrorKind {
     NoLedger,
     /// A ledger cannot be opened.
     Ledger,
+    /// A payment backend is not configured as it has to be: an address, a file,
+    /// a credential, or a settlement that it cannot tell of.
+    Backend,
 }
 
 impl Error {

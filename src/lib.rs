@@ -44,6 +44,7 @@
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -100,11 +101,15 @@ mod testing;
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
 pub use backend::{
-    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, Network, PaymentBackend,
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
+    PaymentBackend, UnknownNetwork,
 };
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use backend::{DevBackend, DevPayError};
+#[cfg(feature = "lnd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
+pub use backend::{LndBackend, LndConfig};
 pub use caveat::{Caveat, CaveatRegistry, Check};
 pub use challenge::{Challenge, ChallengeError};
 #[cfg(feature = "test-util")]

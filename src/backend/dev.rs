@@ -10,7 +10,10 @@ use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::secp256k1::{Secp256k1, SecretKey, SignOnly};
 use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder, PaymentSecret};
 
-use super::{BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, Network, PaymentBackend};
+use super::{
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
+    PaymentBackend,
+};
 use crate::clock::{Clock, SystemClock, unix};
 use crate::entropy::{SystemEntropy, random};
 use crate::preimage::{PaymentHash, Preimage};
@@ -134,7 +137,7 @@ impl fmt::Debug for DevBackend {
 #[async_trait]
 impl PaymentBackend for DevBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::node(Network::Regtest)
+        Capabilities::node(Network::Regtest).with_look_up(LookUpBy::PaymentHash)
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
@@ -168,5 +171,23 @@ impl PaymentBackend for DevBackend {
             .by_hash
             .insert(payment_hash, Pending { preimage, expires_at: now + ask.expiry.as_secs(), paid: false });
         Ok(Invoice::from_bolt11(bolt11.to_string()).with_payment_hash(payment_hash))
+    }
+
+    async fn look_up(
+        &self,
+        payment_hash: PaymentHash,
+        _: Option<&str>,
+    ) -> Result<InvoiceState, BackendError> {
+        let now = unix(self.0.clock.now());
+        Ok(match self.invoices().by_hash.get(&payment_hash) {
+            None => InvoiceState::Unknown,
+            Some(pending) if pending.paid => InvoiceState::Settled,
+            Some(pending) if now >= pending.expires_at => InvoiceState::Closed,
+            Some(_) => InvoiceState::Open,
+        })
+    }
+
+    async fn check_health(&self) -> Result<(), BackendError> {
+        Ok(())
     }
 }

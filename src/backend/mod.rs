@@ -1,10 +1,20 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+mod capabilities;
+#[cfg(feature = "_http")]
+mod config;
 #[cfg(feature = "dev")]
 mod dev;
+mod error;
+#[cfg(feature = "_http")]
+mod http;
+#[cfg(feature = "lnd")]
+mod lnd;
+#[cfg(feature = "_http")]
+mod tls;
 
-use std::error::Error as StdError;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +23,14 @@ use async_trait::async_trait;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
+pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
+pub use error::{BackendError, BackendErrorKind};
+#[cfg(feature = "lnd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
+pub use lnd::{LndBackend, LndConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +57,21 @@ impl Network {
     }
 }
 
+/// Reads the name that [`as_str`](Network::as_str) gives.
+impl FromStr for Network {
+    type Err = UnknownNetwork;
+
+    fn from_str(name: &str) -> Result<Self, UnknownNetwork> {
+        let all = [Self::Bitcoin, Self::Testnet, Self::Signet, Self::Regtest];
+        all.into_iter().find(|network| network.as_str() == name).ok_or(UnknownNetwork)
+    }
+}
+
+/// A text is not the name of a [`Network`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a network: write `bitcoin`, `testnet`, `signet` or `regtest`")]
+pub struct UnknownNetwork;
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -57,8 +87,10 @@ impl fmt::Display for Network {
 /// - It expires when asked to, or later where the backend cannot set that and
 ///   says so ([`Capabilities::with_fixed_expiry`]).
 /// - The preimage stays with the node: it is in no answer, error or log.
-/// - `create_invoice` may be called at once from many requests and may be
-///   dropped at any await. The crate bounds the calls in flight and their time.
+/// - Where `capabilities` say that it can be asked, `look_up` tells of every
+///   invoice it made what became of it, for as long as a token may last.
+/// - Every method may be called at once from many requests and may be dropped
+///   at any await. The crate bounds the calls in flight and their time.
 /// - An error says what happened by its kind; its text holds no secret.
 ///
 /// The crate trusts none of this: it parses every invoice and refuses one that
@@ -98,6 +130,34 @@ pub trait PaymentBackend: fmt::Debug + Send + Sync {
     /// A [`BackendError`] of the kind that fits. The client is answered 503
     /// with Retry-After.
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError>;
+
+    /// What became of an invoice it made. `handle` is the invoice's own, where
+    /// it has one. Called where `capabilities` name a
+    /// [look-up](Capabilities::with_look_up), which a backend that only makes
+    /// invoices leaves out together with this method.
+    ///
+    /// # Errors
+    /// A [`BackendError`] of the kind that fits. An invoice that the backend
+    /// does not know is no error: [`InvoiceState::Unknown`].
+    async fn look_up(
+        &self,
+        payment_hash: PaymentHash,
+        handle: Option<&str>,
+    ) -> Result<InvoiceState, BackendError> {
+        let _ = (payment_hash, handle);
+        Err(BackendError::unsupported())
+    }
+
+    /// Whether it can be reached and takes our credentials, without making
+    /// anything: for a readiness probe, through
+    /// [`Issuer::check_backend`](crate::Issuer::check_backend).
+    ///
+    /// # Errors
+    /// Why it cannot be used; [`Unsupported`](BackendErrorKind::Unsupported)
+    /// unless written otherwise.
+    async fn check_health(&self) -> Result<(), BackendError> {
+        Err(BackendError::unsupported())
+    }
 }
 
 #[async_trait]
@@ -109,56 +169,17 @@ impl<B: PaymentBackend + ?Sized> PaymentBackend for Arc<B> {
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
         (**self).create_invoice(ask).await
     }
-}
 
-/// What a backend is and can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    network: Network,
-    step_msat: u64,
-    sets_expiry: bool,
-}
-
-impl Capabilities {
-    /// A node on this network that forwards HTLCs, so that a preimage proves a
-    /// payment. It bills any msat and sets an invoice's expiry, unless said
-    /// otherwise.
-    pub const fn node(network: Network) -> Self {
-        Self { network, step_msat: 1, sets_expiry: true }
+    async fn look_up(
+        &self,
+        payment_hash: PaymentHash,
+        handle: Option<&str>,
+    ) -> Result<InvoiceState, BackendError> {
+        (**self).look_up(payment_hash, handle).await
     }
 
-    /// The smallest step in which it bills, in msat: 1,000 for whole satoshis.
-    /// Amounts are rounded up to it.
-    ///
-    /// # Panics
-    /// On zero; in a `const`, that does not compile.
-    pub const fn with_step_msat(mut self, step_msat: u64) -> Self {
-        assert!(step_msat > 0, "a step of 0 msat bills nothing");
-        self.step_msat = step_msat;
-        self
-    }
-
-    /// The backend chooses how long an invoice lasts; it may be longer than
-    /// asked. A token then lasts from the end of its invoice, however late that
-    /// is, so that who pays in time gets all that was sold.
-    pub const fn with_fixed_expiry(mut self) -> Self {
-        self.sets_expiry = false;
-        self
-    }
-
-    /// The network whose payments it takes.
-    pub fn network(&self) -> Network {
-        self.network
-    }
-
-    /// The smallest step in which it bills, in msat.
-    pub fn step_msat(&self) -> u64 {
-        self.step_msat
-    }
-
-    /// Whether it sets the expiry that is asked for.
-    pub fn sets_expiry(&self) -> bool {
-        self.sets_expiry
+    async fn check_health(&self) -> Result<(), BackendError> {
+        (**self).check_health().await
     }
 }
 
@@ -187,12 +208,13 @@ pub struct InvoiceRequest {
 pub struct Invoice {
     pub(crate) bolt11: String,
     pub(crate) payment_hash: Option<PaymentHash>,
+    pub(crate) handle: Option<String>,
 }
 
 impl Invoice {
     /// The invoice of this BOLT 11 text.
     pub fn from_bolt11(bolt11: impl Into<String>) -> Self {
-        Self { bolt11: bolt11.into(), payment_hash: None }
+        Self { bolt11: bolt11.into(), payment_hash: None, handle: None }
     }
 
     /// Adds the payment hash that the backend named beside the text; an
@@ -201,81 +223,32 @@ impl Invoice {
         self.payment_hash = Some(payment_hash);
         self
     }
+
+    /// Adds what the backend has to be told to find the invoice again: 1 to
+    /// 256 characters of visible ASCII, where its look-up is by
+    /// [`LookUpBy::Handle`]. It goes into the token, where the holder can read it.
+    pub fn with_handle(mut self, handle: impl Into<String>) -> Self {
+        self.handle = Some(handle.into());
+        self
+    }
 }
 
-/// Why a backend made no invoice.
-pub struct BackendError {
-    kind: BackendErrorKind,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-/// The kinds of [`BackendError`].
+/// What became of an invoice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BackendErrorKind {
-    /// Not reached: nothing was sent.
-    Connect,
-    /// No answer in time: it may have happened.
-    Timeout,
-    /// The credentials of the backend are wrong or lack a permission.
-    Auth,
-    /// Asked too often.
-    RateLimited {
-        /// When to ask again, if it said so.
-        retry_after: Option<Duration>,
-    },
-    /// The invoice that was asked for is not one it makes.
-    Rejected,
-    /// The answer is not what it should be.
-    InvalidResponse,
-    /// The backend failed.
-    Backend,
+pub enum InvoiceState {
+    /// It can still be paid, or a payment is on its way.
+    Open,
+    /// It was paid in full.
+    Settled,
+    /// It was not paid, and no longer can be: expired or cancelled.
+    Closed,
+    /// The backend has no such invoice.
+    Unknown,
 }
 
-impl BackendError {
-    /// An error of this kind. The cause is shown to the operator alone; it
-    /// must hold no secret.
-    pub fn new(kind: BackendErrorKind, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, source: Some(cause.into()) }
-    }
-
-    /// The backend was not reached.
-    pub fn connect(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::new(BackendErrorKind::Connect, cause)
-    }
-
-    pub(crate) fn timeout() -> Self {
-        Self { kind: BackendErrorKind::Timeout, source: None }
-    }
-
-    /// What kind of failure it is.
-    pub fn kind(&self) -> BackendErrorKind {
-        self.kind
-    }
-}
-
-impl fmt::Display for BackendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            BackendErrorKind::Connect => "backend was not reached",
-            BackendErrorKind::Timeout => "backend did not answer in time",
-            BackendErrorKind::Auth => "backend refused our credentials",
-            BackendErrorKind::RateLimited { .. } => "backend limits our rate",
-            BackendErrorKind::Rejected => "backend does not make such an invoice",
-            BackendErrorKind::InvalidResponse => "backend gave an invalid answer",
-            BackendErrorKind::Backend => "backend failed",
-        })
-    }
-}
-
-impl fmt::Debug for BackendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendError").field("kind", &self.kind).field("source", &self.source).finish()
-    }
-}
-
-impl StdError for BackendError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
-    }
+/// The beginning of a text, of at most `max` bytes.
+#[cfg(feature = "_http")]
+fn shortened(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }

@@ -1,0 +1,89 @@
+//! Why a backend failed.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a backend made no invoice, or did not say what became of one.
+pub struct BackendError {
+    kind: BackendErrorKind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of [`BackendError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendErrorKind {
+    /// Not reached: nothing was sent.
+    Connect,
+    /// No answer in time: it may have happened.
+    Timeout,
+    /// The credentials of the backend are wrong or lack a permission.
+    Auth,
+    /// Asked too often.
+    RateLimited {
+        /// When to ask again, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// The invoice that was asked for is not one it makes.
+    Rejected,
+    /// The backend cannot do what it was asked.
+    Unsupported,
+    /// The answer is not what it should be.
+    InvalidResponse,
+    /// The backend failed.
+    Backend,
+}
+
+impl BackendError {
+    /// An error of this kind. The cause is shown to the operator alone; it
+    /// must hold no secret.
+    pub fn new(kind: BackendErrorKind, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, source: Some(cause.into()) }
+    }
+
+    /// The backend was not reached.
+    pub fn connect(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(BackendErrorKind::Connect, cause)
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self { kind: BackendErrorKind::Timeout, source: None }
+    }
+
+    pub(super) fn unsupported() -> Self {
+        Self { kind: BackendErrorKind::Unsupported, source: None }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> BackendErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            BackendErrorKind::Connect => "backend was not reached",
+            BackendErrorKind::Timeout => "backend did not answer in time",
+            BackendErrorKind::Auth => "backend refused our credentials",
+            BackendErrorKind::RateLimited { .. } => "backend limits our rate",
+            BackendErrorKind::Rejected => "backend does not make such an invoice",
+            BackendErrorKind::Unsupported => "backend cannot do this",
+            BackendErrorKind::InvalidResponse => "backend gave an invalid answer",
+            BackendErrorKind::Backend => "backend failed",
+        })
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendError").field("kind", &self.kind).field("source", &self.source).finish()
+    }
+}
+
+impl StdError for BackendError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

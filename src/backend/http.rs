@@ -1,0 +1,355 @@
+//! The HTTP client beneath the backends: one request, one answer of bounded
+//! size, in bounded time. It follows no redirect and keeps no cookie.
+//!
+//! TLS is checked against the roots that browsers trust, or against the
+//! certificates that the operator pins. There is no way to accept any.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiFuture, GaiResolver, Name};
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+use super::tls::Trust;
+use super::{BackendError, BackendErrorKind};
+
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 256 * 1024;
+/// How long a connection may take.
+const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
+/// Connections that are kept open to one host while nobody asks.
+const MAX_IDLE: usize = 8;
+
+/// Whom the client connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Any address: the operator chose it.
+    Any,
+    /// Public addresses alone: somebody else chose it.
+    Public,
+}
+
+/// A client of one trust and reach. Clones share their connections.
+#[derive(Clone)]
+pub(super) struct Http {
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    reach: Reach,
+}
+
+impl Http {
+    pub(super) fn new(trust: Trust, reach: Reach) -> Self {
+        let mut connector = HttpConnector::new_with_resolver(Resolver { dns: GaiResolver::new(), reach });
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIME_LIMIT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trust.into_config())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(connector);
+        Self { client, reach }
+    }
+
+    /// Sends a request, and reads the whole answer within `time_limit`.
+    pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        if let (Reach::Public, Some(address)) = (self.reach, literal_address(&ask.uri)) {
+            if !is_public(address) {
+                return Err(BackendError::connect(NotPublic));
+            }
+        }
+        let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request()));
+        sent.await.unwrap_or_else(|_| Err(BackendError::timeout()))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, BackendError> {
+        let response = self.client.request(request).await.map_err(failed)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|cause| {
+            let what =
+                if cause.is::<LengthLimitError>() { "answer is too long" } else { "answer breaks off" };
+            BackendError::new(BackendErrorKind::InvalidResponse, what)
+        })?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: Zeroizing::new(body.to_bytes().into()),
+        })
+    }
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+fn failed(error: ClientError) -> BackendError {
+    let kind = if error.is_connect() { BackendErrorKind::Connect } else { BackendErrorKind::InvalidResponse };
+    BackendError::new(kind, Failure(error))
+}
+
+/// What kept a request from its answer, in one line. The library's errors hold
+/// nothing of request or answer.
+#[derive(Debug)]
+struct Failure(ClientError);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last: &dyn StdError = &self.0;
+        while let Some(cause) = last.source() {
+            last = cause;
+        }
+        write!(f, "{last}")
+    }
+}
+
+impl StdError for Failure {}
+
+/// A request to a backend.
+pub(super) struct Ask {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Ask {
+    pub(super) fn get(uri: Uri) -> Self {
+        Self::new(Method::GET, uri)
+    }
+
+    pub(super) fn post(uri: Uri) -> Self {
+        Self::new(Method::POST, uri)
+    }
+
+    fn new(method: Method, uri: Uri) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("l402/", env!("CARGO_PKG_VERSION"))));
+        Self { method, uri, headers, body: Bytes::new() }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    pub(super) fn json(mut self, body: &impl Serialize) -> Self {
+        self.body = serde_json::to_vec(body).expect("strings and numbers serialize").into();
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    }
+
+    fn into_request(self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// The answer of a backend. Several name the preimage before the payment, so
+/// that nothing of it is printed.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// Reads the JSON of a successful answer; any other is an error of the
+    /// kind that its status tells.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+        if !self.status.is_success() {
+            return Err(self.error());
+        }
+        self.body_as()
+    }
+
+    /// Reads the JSON of the body, whatever the status.
+    pub(super) fn body_as<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+        serde_json::from_slice(&self.body).map_err(|cause| {
+            // Its text would quote the answer.
+            let what = match cause.classify() {
+                serde_json::error::Category::Data => "answer has not the fields that were expected",
+                _ => "answer is not JSON",
+            };
+            BackendError::new(BackendErrorKind::InvalidResponse, what)
+        })
+    }
+
+    /// The error that the status tells.
+    pub(super) fn error(&self) -> BackendError {
+        let kind = match self.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BackendErrorKind::Auth,
+            StatusCode::TOO_MANY_REQUESTS => {
+                BackendErrorKind::RateLimited { retry_after: retry_after(&self.headers) }
+            }
+            status if status.is_server_error() => BackendErrorKind::Backend,
+            status if status.is_client_error() => BackendErrorKind::Rejected,
+            _ => BackendErrorKind::InvalidResponse,
+        };
+        BackendError::new(kind, format!("status {}", self.status.as_u16()))
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// Retry-After in its form of seconds, which APIs use; an hour at most.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(3_600)))
+}
+
+/// Resolves names, to public addresses alone where the reach is that.
+#[derive(Clone)]
+struct Resolver {
+    dns: GaiResolver,
+    reach: Reach,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.dns.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (lookup, reach): (GaiFuture, _) = (self.dns.call(name), self.reach);
+        Box::pin(async move {
+            let found: GaiAddrs = lookup.await?;
+            let addresses: Vec<_> =
+                found.filter(|address| reach == Reach::Any || is_public(address.ip())).collect();
+            if addresses.is_empty() && reach == Reach::Public {
+                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, NotPublic));
+            }
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("host has no public address")]
+struct NotPublic;
+
+/// The address that stands in place of a name.
+fn literal_address(uri: &Uri) -> Option<IpAddr> {
+    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Whether an address is one that anybody may be sent to: not of this machine,
+/// a private network, a link, a carrier's network, a test or a multicast group
+/// (the IANA special-purpose registries; RFC 6890).
+fn is_public(address: IpAddr) -> bool {
+    let address = match address {
+        IpAddr::V6(v6) => v6.to_canonical(),
+        v4 @ IpAddr::V4(_) => v4,
+    };
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_documentation()
+                || v4.is_multicast()
+                || a == 0
+                || a >= 240
+                || (a == 100 && (64..128).contains(&b))
+                || (a == 198 && (18..20).contains(&b))
+                || (a == 192 && b == 0 && c == 0))
+        }
+        // Global unicast is 2000::/3. Of it: tunnels that end in an IPv4
+        // address of anybody's choice (6to4, Teredo), and documentation.
+        IpAddr::V6(v6) => {
+            let segments = v6.segments();
+            segments[0] & 0xe000 == 0x2000
+                && segments[0] != 0x2002
+                && !(segments[0] == 0x2001 && segments[1] < 0x0200)
+                && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
+                && segments[0] != 0x3fff
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_machines_and_networks_of_ones_own_are_not_public() {
+        for address in [
+            "127.0.0.1",
+            "127.8.0.1",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2001:0:1::1",
+            "64:ff9b::7f00:1",
+            "3fff::1",
+        ] {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "100.63.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+        ] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! LND, over its REST API.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Uri;
+use http::header::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::config::{base_url, env, env_network, env_opt, read_file, secret_header};
+use super::http::{Answer, Ask, Http, Reach};
+use super::tls::Trust;
+use super::{
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
+    PaymentBackend, shortened,
+};
+use crate::error::Error;
+use crate::preimage::PaymentHash;
+
+/// How long the node may take to make an invoice, and to say what became of one.
+const CREATE_TIME_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_UP_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest description of a BOLT 11 invoice, in bytes.
+const MAX_MEMO: usize = 639;
+
+const MACAROON: HeaderName = HeaderName::from_static("grpc-metadata-macaroon");
+
+/// Makes invoices on an LND node, over its REST API. Amounts are exact to the
+/// msat, and a preimage proves a payment.
+///
+/// The node's `invoice.macaroon` is enough, and the one to use: it can spend
+/// nothing. Clones share their connections.
+///
+/// ```no_run
+/// use l402::{LndBackend, LndConfig, Network};
+///
+/// let node = LndBackend::new(
+///     LndConfig::new("https://127.0.0.1:8080", Network::Bitcoin, "/var/lib/lnd/invoice.macaroon")
+///         .with_certificate("/var/lib/lnd/tls.cert"),
+/// )?;
+/// # Ok::<(), l402::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct LndBackend {
+    http: Http,
+    base: String,
+    macaroon: HeaderValue,
+    network: Network,
+}
+
+/// Where an LND node is, and what it is told of us.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LndConfig {
+    url: String,
+    network: Network,
+    macaroon: PathBuf,
+    certificate: Option<PathBuf>,
+}
+
+impl LndConfig {
+    /// The node's REST address (`restlisten`, port 8080 by default), its
+    /// network, and the file of the macaroon that it is shown.
+    pub fn new(url: impl Into<String>, network: Network, macaroon: impl Into<PathBuf>) -> Self {
+        Self { url: url.into(), network, macaroon: macaroon.into(), certificate: None }
+    }
+
+    /// The node's own certificate (`tls.cert`), in PEM form: no other is
+    /// trusted then. Without it the node needs one that browsers trust.
+    pub fn with_certificate(mut self, certificate: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(certificate.into());
+        self
+    }
+}
+
+impl LndBackend {
+    /// A backend on this node. Files are read now; the node is not asked yet.
+    ///
+    /// # Errors
+    /// The address is no URL, or a file cannot be read or is not what it should be.
+    pub fn new(config: LndConfig) -> Result<Self, Error> {
+        let LndConfig { url, network, macaroon, certificate } = config;
+        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        Ok(Self {
+            http: Http::new(trust, Reach::Any),
+            base: base_url(&url)?,
+            macaroon: read_macaroon(&macaroon)?,
+            network,
+        })
+    }
+
+    /// A backend on the node of the environment: `LND_URL`,
+    /// `LND_MACAROON_FILE`, `LND_CERTIFICATE_FILE` (where the node has a
+    /// certificate of its own) and `LND_NETWORK` (`bitcoin` unless set).
+    ///
+    /// # Errors
+    /// A variable is missing, or as in [`new`](Self::new).
+    pub fn from_env() -> Result<Self, Error> {
+        let url = env("LND_URL", "the node's REST address, such as https://127.0.0.1:8080")?;
+        let macaroon = env("LND_MACAROON_FILE", "the path of the node's invoice.macaroon")?;
+        let mut config = LndConfig::new(&*url, env_network("LND_NETWORK")?, &*macaroon);
+        if let Some(certificate) = env_opt("LND_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Self::new(config)
+    }
+
+    fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
+    }
+
+    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send(ask.header(MACAROON, self.macaroon.clone()), time_limit).await
+    }
+}
+
+/// The macaroon of a file, binary as LND writes it, in hex as LND reads it.
+fn read_macaroon(path: &Path) -> Result<HeaderValue, Error> {
+    let bytes = read_file(path, "the macaroon")?;
+    let hex = Zeroizing::new(hex::encode(&*bytes));
+    secret_header(&format!("the macaroon of {}", path.display()), &hex)
+}
+
+#[derive(Serialize)]
+struct Create<'a> {
+    /// 64-bit integers are strings in LND's JSON.
+    value_msat: String,
+    memo: &'a str,
+    expiry: String,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    r_hash: String,
+    payment_request: String,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    state: State,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum State {
+    Open,
+    Settled,
+    Canceled,
+    Accepted,
+}
+
+/// What is read of an error, and never printed: a node may quote anything.
+#[derive(Deserialize)]
+struct Failure {
+    /// Of gRPC.
+    code: i64,
+    message: String,
+}
+
+#[async_trait]
+impl PaymentBackend for LndBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::node(self.network).with_look_up(LookUpBy::PaymentHash)
+    }
+
+    async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
+        let create = Create {
+            value_msat: ask.amount_msat.to_string(),
+            memo: shortened(&ask.description, MAX_MEMO),
+            expiry: ask.expiry.as_secs().to_string(),
+        };
+        let answer = self.send(Ask::post(self.uri("/v1/invoices")).json(&create), CREATE_TIME_LIMIT).await?;
+        if !answer.status.is_success() {
+            return Err(error_of(&answer));
+        }
+        let created: Created = answer.json()?;
+        let hash = STANDARD.decode(&created.r_hash).ok().and_then(|hash| <[u8; 32]>::try_from(hash).ok());
+        let hash = hash.ok_or_else(|| {
+            BackendError::new(BackendErrorKind::InvalidResponse, "`r_hash` is not 32 bytes in base64")
+        })?;
+        Ok(Invoice::from_bolt11(created.payment_request).with_payment_hash(hash.into()))
+    }
+
+    async fn look_up(
+        &self,
+        payment_hash: PaymentHash,
+        _: Option<&str>,
+    ) -> Result<InvoiceState, BackendError> {
+        let path = format!("/v1/invoice/{}", hex::encode(payment_hash.as_bytes()));
+        let answer = self.send(Ask::get(self.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
+        if !answer.status.is_success() {
+            return if is_unknown(&answer) { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
+        }
+        Ok(match answer.json::<Found>()?.state {
+            State::Open | State::Accepted => InvoiceState::Open,
+            State::Settled => InvoiceState::Settled,
+            State::Canceled => InvoiceState::Closed,
+        })
+    }
+
+    /// Looks up an invoice that cannot be, which takes no permission beyond
+    /// those of `invoice.macaroon`.
+    async fn check_health(&self) -> Result<(), BackendError> {
+        self.look_up([0; 32].into(), None).await.map(drop)
+    }
+}
+
+/// Whether LND answers that it has no such invoice: by the code since 0.16, by
+/// the text alone before that.
+fn is_unknown(answer: &Answer) -> bool {
+    const NOT_FOUND: i64 = 5;
+    answer.body_as::<Failure>().is_ok_and(|failure| {
+        failure.code == NOT_FOUND
+            || failure.message.contains("unable to locate invoice")
+            || failure.message.contains("there are no existing invoices")
+    })
+}
+
+/// LND answers 500 where it does not take the macaroon.
+fn error_of(answer: &Answer) -> BackendError {
+    let failure = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
+    if ["verification failed", "cannot get macaroon", "expected 1 macaroon"]
+        .iter()
+        .any(|text| failure.contains(text))
+    {
+        return BackendError::new(BackendErrorKind::Auth, "LND does not take the macaroon");
+    }
+    answer.error()
+}
+
+impl fmt::Debug for LndBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LndBackend")
+            .field("url", &self.base)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}

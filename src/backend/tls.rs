@@ -1,0 +1,122 @@
+//! By which certificates a backend is known.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper_rustls::ConfigBuilderExt as _;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::config::read_file;
+use crate::error::{Error, ErrorKind};
+
+/// Who may be at the other end of a connection.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Whoever has a certificate for the name, of an authority that browsers trust.
+    Public,
+    /// Whoever has one of these certificates, or one for the name that they signed.
+    Pinned(Vec<CertificateDer<'static>>),
+}
+
+impl Trust {
+    /// The certificates of a PEM file, the only ones that are trusted.
+    pub(super) fn pinned(path: &Path) -> Result<Self, Error> {
+        let pem = read_file(path, "the certificate")?;
+        Self::from_pem(&pem).map_err(|error| {
+            Error::new(ErrorKind::Backend, format!("{} is no certificate in PEM form", path.display()))
+                .with_source(error)
+        })
+    }
+
+    fn from_pem(pem: &[u8]) -> Result<Self, rustls::pki_types::pem::Error> {
+        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+        if certificates.is_empty() {
+            return Err(rustls::pki_types::pem::Error::NoItemsFound);
+        }
+        Ok(Self::Pinned(certificates))
+    }
+
+    pub(super) fn into_config(self) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("ring has the ciphers of TLS 1.2 and 1.3");
+        match self {
+            Self::Public => config.with_webpki_roots().with_no_client_auth(),
+            Self::Pinned(certificates) => {
+                let verifier = Arc::new(Pinned::new(certificates, provider));
+                config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+            }
+        }
+    }
+}
+
+/// Trusts the pinned certificates themselves, which most nodes sign on their
+/// own and path validation refuses, and what they signed as authorities.
+#[derive(Debug)]
+struct Pinned {
+    certificates: Vec<CertificateDer<'static>>,
+    /// `None` where none of them can be an authority.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    fn new(certificates: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates.iter().cloned());
+        let authorities =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok();
+        Self { certificates, authorities, provider }
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // The very certificate, whatever its name and dates: only its owner can
+        // sign the handshake, which the methods below check.
+        if self.certificates.iter().any(|pinned| pinned == end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let Some(authorities) = &self.authorities else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        authorities.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
