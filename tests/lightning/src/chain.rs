@@ -68,8 +68,8 @@ impl Chain {
             mempool: Vec::new(),
             next_coinbase: 1,
         };
-        for _ in 0..FIRST_BLOCKS {
-            state.mine(now());
+        for ago in (1..=FIRST_BLOCKS).rev() {
+            state.mine(now() - 600 * ago);
         }
         Self(Mutex::new(state))
     }
@@ -108,6 +108,11 @@ impl Chain {
         };
         state.next_coinbase += 1;
         state.submit(transaction).expect("a mature coinbase");
+    }
+
+    pub(crate) fn tip(&self) -> BlockHash {
+        let state = self.state();
+        state.blocks[state.tip()].block_hash()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

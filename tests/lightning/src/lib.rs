@@ -25,6 +25,9 @@ pub use node::{Node, PayError};
 /// What the channel holds, of which half is the server's from the start.
 const CHANNEL_SATS: u64 = 1_000_000;
 
+/// What the keys of the server's node are derived from.
+pub const SERVER_SEED: [u8; 64] = [2; 64];
+
 /// A chain, and two nodes with a channel between them.
 #[derive(Debug)]
 pub struct Lightning {
@@ -35,6 +38,20 @@ pub struct Lightning {
     pub payer: Node,
 }
 
+impl Lightning {
+    /// Has the nodes see the tip of the chain now, and not at their next look.
+    ///
+    /// # Panics
+    /// They cannot read the chain.
+    pub fn sync(&self) {
+        thread::scope(|scope| {
+            for node in [&self.server, &self.payer] {
+                scope.spawn(|| node.sync(&self.chain));
+            }
+        });
+    }
+}
+
 /// The nodes of this process, started on the first call. They live as long as
 /// it does.
 ///
@@ -42,7 +59,7 @@ pub struct Lightning {
 /// They do not start.
 pub fn lightning() -> &'static Lightning {
     static LIGHTNING: OnceLock<Lightning> = OnceLock::new();
-    // The nodes block the thread that starts them, which a runtime's may not.
+    // A node blocks the thread that starts it, which one of a runtime must not be.
     LIGHTNING.get_or_init(|| thread::spawn(start).join().expect("two nodes and a channel"))
 }
 
@@ -57,7 +74,7 @@ fn start() -> Lightning {
     let rpc = rpc::serve(&chain, runtime());
     let payer = Node::start([1; 64], rpc, |_| ());
     let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    let server = Node::start([2; 64], rpc, |config| {
+    let server = Node::start(SERVER_SEED, rpc, |config| {
         config.listening_addresses = Some(vec![address.into()]);
         // The channel is ready before its funding has six confirmations.
         config.trusted_peers_0conf = vec![payer.ldk.node_id()];
@@ -65,7 +82,7 @@ fn start() -> Lightning {
 
     chain.fund(payer.ldk.onchain_payment().new_address().expect("an address").script_pubkey());
     chain.mine(1);
-    payer.ldk.sync_wallets().expect("the chain");
+    payer.sync(&chain);
     payer
         .ldk
         .open_channel(server.ldk.node_id(), address.into(), CHANNEL_SATS, Some(CHANNEL_SATS * 500), None)

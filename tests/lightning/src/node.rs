@@ -14,6 +14,7 @@ use ldk_node::logger::{LogRecord, LogWriter};
 use ldk_node::{Builder, Event};
 use tokio::sync::{oneshot, watch};
 
+use crate::chain::Chain;
 use crate::runtime;
 use crate::store::MemoryStore;
 
@@ -58,6 +59,15 @@ impl Node {
         ldk.start().expect("a chain");
         let received = watch::Sender::new(HashMap::new());
         Self { ldk: Arc::new(ldk), sent: Arc::default(), received }
+    }
+
+    /// Reads the chain up to its tip.
+    pub(crate) fn sync(&self, chain: &Chain) {
+        let tip = chain.tip();
+        // A look that was under way began before the last block, maybe.
+        while self.ldk.status().current_best_block.block_hash != tip {
+            self.ldk.sync_wallets().expect("the chain");
+        }
     }
 
     /// Takes events out of the queue up to the one that is meant.
@@ -127,6 +137,11 @@ impl Node {
             outcome
         };
         outcome.await.expect("the node lives as long as the process")
+    }
+
+    /// What it can send over its channel, in msat.
+    pub fn spendable_msat(&self) -> u64 {
+        self.ldk.list_channels().iter().map(|channel| channel.outbound_capacity_msat).sum()
     }
 
     /// Waits until the node has the money of this payment. The payer has the

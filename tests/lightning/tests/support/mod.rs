@@ -1,15 +1,20 @@
 //! A shop behind a gate, on a socket.
 
+#![allow(dead_code)] // each test binary uses a part of it
+
+pub mod dated;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::UNIX_EPOCH;
 
 use axum::Router;
 use axum::routing::get;
 use http::HeaderValue;
 use l402::{
-    Access, Challenge, Gate, Grant, Issuer, IssuerBuilder, KeyRing, L402Layer, MemoryLedger, Network, Offer,
-    PaymentBackend, PaymentHash, Price, RootKey,
+    Access, Challenge, Clock as _, Gate, Grant, Issuer, IssuerBuilder, KeyRing, L402Layer, MemoryLedger,
+    Network, Offer, PaymentBackend, PaymentHash, Price, RootKey, SystemClock,
 };
 use l402_lightning::{Answer, LdkBackend, lightning, serve};
 
@@ -58,4 +63,9 @@ impl Shop {
 
 pub fn hash(challenge: &Challenge) -> PaymentHash {
     challenge.token().identifier().payment_hash
+}
+
+/// The present moment, in unix seconds.
+pub fn now() -> u64 {
+    SystemClock.now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
