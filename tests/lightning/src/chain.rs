@@ -244,3 +244,80 @@ fn now() -> u32 {
     let since_epoch = SystemClock.now().duration_since(UNIX_EPOCH).expect("a time after 1970");
     u32::try_from(since_epoch.as_secs()).expect("a time before 2106")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spends the first output of each, for all that it is worth and so much more.
+    fn spending(parents: &[&Transaction], more: Amount) -> Transaction {
+        let previous = parents.iter().map(|parent| OutPoint::new(parent.compute_txid(), 0));
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: previous.map(|previous_output| TxIn { previous_output, ..TxIn::default() }).collect(),
+            output: vec![TxOut {
+                value: parents.iter().map(|parent| parent.output[0].value).sum::<Amount>() + more,
+                script_pubkey: ScriptBuf::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_a_node_would_refuse_is_refused() {
+        let chain = Chain::new();
+        let mut state = chain.state();
+        let coinbases: Vec<_> = state.blocks.iter().map(|block| block.txdata[0].clone()).collect();
+        let parent = spending(&[&coinbases[1]], Amount::ZERO);
+        state.submit(parent.clone()).unwrap();
+        state.submit(parent.clone()).unwrap();
+        let child = spending(&[&parent], Amount::ZERO);
+        state.submit(child.clone()).unwrap();
+        assert_eq!(state.mempool.len(), 2);
+
+        let conflict = spending(&[&coinbases[1], &coinbases[2]], Amount::ZERO);
+        let premature = spending(&[&coinbases[110]], Amount::ZERO);
+        let missing = spending(&[&conflict], Amount::ZERO);
+        let inflation = spending(&[&coinbases[2]], Amount::from_sat(1));
+        let mut later = spending(&[&coinbases[2]], Amount::ZERO);
+        later.lock_time = LockTime::from_height(111).unwrap();
+        later.input[0].sequence = Sequence::ENABLE_LOCKTIME_NO_RBF;
+        for (transaction, reason) in [
+            (&conflict, "txn-mempool-conflict"),
+            (&premature, "bad-txns-premature-spend-of-coinbase"),
+            (&missing, "bad-txns-inputs-missingorspent"),
+            (&inflation, "bad-txns-in-belowout"),
+            (&later, "non-final"),
+        ] {
+            assert_eq!(state.submit(transaction.clone()), Err(reason));
+        }
+
+        drop(state);
+        chain.mine(1);
+        let mut state = chain.state();
+        assert!(state.mempool.is_empty());
+        for spent in [&conflict, &child] {
+            assert_eq!(state.submit(spent.clone()), Err("bad-txns-inputs-missingorspent"));
+        }
+        state.submit(later).unwrap();
+    }
+
+    #[test]
+    fn blocks_are_valid() {
+        let chain = Chain::new();
+        chain.fund(ScriptBuf::new());
+        chain.mine_at(0);
+        let state = chain.state();
+        let mut work = state.blocks[0].header.work();
+        for pair in state.blocks.windows(2) {
+            let [previous, block] = pair else { unreachable!() };
+            assert_eq!(block.header.prev_blockhash, previous.block_hash());
+            assert!(block.header.time > previous.header.time);
+            block.header.validate_pow(block.header.target()).unwrap();
+            assert!(block.check_merkle_root() && block.check_witness_commitment());
+            work = work + block.header.work();
+        }
+        assert_eq!(state.block(state.blocks[111].block_hash()).unwrap().2, work);
+        assert_eq!(state.blocks[111].txdata.len(), 2);
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use l402::{PaymentHash, Preimage};
 use ldk_node::bitcoin::Network;
@@ -13,6 +14,7 @@ use ldk_node::lightning_invoice::Bolt11Invoice;
 use ldk_node::logger::{LogRecord, LogWriter};
 use ldk_node::{Builder, Event};
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 use crate::chain::Chain;
 use crate::runtime;
@@ -73,7 +75,7 @@ impl Node {
     /// Takes events out of the queue up to the one that is meant.
     pub(crate) fn wait_for(&self, is_meant: impl Fn(&Event) -> bool) {
         loop {
-            let event = self.ldk.wait_next_event();
+            let event = runtime().block_on(async { soon(self.ldk.next_event_async()).await });
             self.ldk.event_handled().expect("a store in memory");
             if is_meant(&event) {
                 return;
@@ -125,7 +127,7 @@ impl Node {
     /// There was no payment.
     ///
     /// # Panics
-    /// The text is no invoice.
+    /// The text is no invoice, or the payment hangs.
     pub async fn pay(&self, bolt11: &str) -> Result<Preimage, PayError> {
         let invoice: Bolt11Invoice = bolt11.parse().expect("an invoice");
         let outcome = {
@@ -136,7 +138,7 @@ impl Node {
             sent.insert(id.0.into(), sender);
             outcome
         };
-        outcome.await.expect("the node lives as long as the process")
+        soon(outcome).await.expect("the node lives as long as the process")
     }
 
     /// What it can send over its channel, in msat.
@@ -148,16 +150,24 @@ impl Node {
     /// preimage a moment before.
     ///
     /// # Panics
-    /// Never: the node lives as long as the process.
+    /// It does not come.
     pub async fn has_received(&self, hash: PaymentHash) {
         let mut received = self.received.subscribe();
-        received.wait_for(|received| received.contains_key(&hash)).await.expect("the node holds the sender");
+        soon(received.wait_for(|received| received.contains_key(&hash)))
+            .await
+            .expect("the node has the sender");
     }
 
     /// How many payments of this hash it has taken.
     pub fn payments(&self, hash: PaymentHash) -> u32 {
         self.received.borrow().get(&hash).copied().unwrap_or_default()
     }
+}
+
+/// Fails where a test would hang.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let outcome = timeout(Duration::from_secs(60), what).await;
+    outcome.expect("it takes a minute: run it with LDK_LOG set, to see why")
 }
 
 impl fmt::Debug for Node {

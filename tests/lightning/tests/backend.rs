@@ -1,0 +1,29 @@
+//! The backend by itself.
+
+mod support;
+
+use l402::{Access, InvoiceState, PaymentBackend as _};
+use l402_lightning::{LdkBackend, lightning};
+use support::{Shop, hash};
+
+#[tokio::test]
+async fn look_up_tells_what_became_of_an_invoice() {
+    let shop = Shop::open(Access::once()).await;
+    let challenge = shop.ask(None).await.challenge();
+    let hash = hash(&challenge);
+    let server = LdkBackend::new(lightning().server.ldk.clone());
+    let payer = LdkBackend::new(lightning().payer.ldk.clone());
+    assert_eq!(server.look_up([7; 32].into(), None).await.unwrap(), InvoiceState::Unknown);
+    assert_eq!(server.look_up(hash, None).await.unwrap(), InvoiceState::Open);
+
+    lightning().payer.pay(challenge.invoice()).await.unwrap();
+    lightning().server.has_received(hash).await;
+    assert_eq!(server.look_up(hash, None).await.unwrap(), InvoiceState::Settled);
+    // What a node has paid itself was not paid to it.
+    assert_eq!(payer.look_up(hash, None).await.unwrap(), InvoiceState::Unknown);
+}
+
+#[tokio::test]
+async fn a_running_node_is_healthy() {
+    LdkBackend::new(lightning().server.ldk.clone()).check_health().await.unwrap();
+}
