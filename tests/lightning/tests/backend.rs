@@ -4,14 +4,14 @@ mod support;
 
 use l402::{Access, InvoiceState, PaymentBackend as _};
 use l402_lightning::{LdkBackend, lightning};
-use support::{Shop, hash};
+use support::{Shop, hash, server};
 
 #[tokio::test]
 async fn look_up_tells_what_became_of_an_invoice() {
     let shop = Shop::open(Access::once()).await;
     let challenge = shop.ask(None).await.challenge();
     let hash = hash(&challenge);
-    let server = LdkBackend::new(lightning().server.ldk.clone());
+    let server = server();
     let payer = LdkBackend::new(lightning().payer.ldk.clone());
     assert_eq!(server.look_up([7; 32].into(), None).await.unwrap(), InvoiceState::Unknown);
     assert_eq!(server.look_up(hash, None).await.unwrap(), InvoiceState::Open);
@@ -25,5 +25,5 @@ async fn look_up_tells_what_became_of_an_invoice() {
 
 #[tokio::test]
 async fn a_running_node_is_healthy() {
-    LdkBackend::new(lightning().server.ldk.clone()).check_health().await.unwrap();
+    server().check_health().await.unwrap();
 }

@@ -26,7 +26,7 @@ async fn a_payment_over_the_channel_opens_the_gate() {
 
     let preimage = lightning().payer.pay(challenge.invoice()).await.unwrap();
     let paid = challenge.token().credential(&preimage);
-    for left in ["Some(1) left", "Some(0) left"] {
+    for left in ["Some(1) left, by Preimage", "Some(0) left, by Preimage"] {
         let answer = shop.ask(Some(&paid)).await;
         assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, left));
     }

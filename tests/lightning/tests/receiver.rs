@@ -5,9 +5,9 @@ mod support;
 
 use http::StatusCode;
 use l402::{Access, InvoiceState, PaymentBackend as _, Preimage};
-use l402_lightning::{LdkBackend, PayError, lightning};
+use l402_lightning::{PayError, lightning};
 use ldk_node::lightning_invoice::Bolt11Invoice;
-use support::{Shop, hash, now};
+use support::{Shop, hash, now, server};
 
 #[tokio::test]
 async fn an_htlc_for_an_invoice_that_ended_comes_back() {
@@ -22,8 +22,7 @@ async fn an_htlc_for_an_invoice_that_ended_comes_back() {
     let failed = lightning().payer.pay(challenge.invoice()).await.unwrap_err();
     assert_eq!(failed, PayError::Failed("Some(RecipientRejected)".to_owned()));
     assert_eq!(lightning().server.payments(hash(&challenge)), 0);
-    let backend = LdkBackend::new(lightning().server.ldk.clone());
-    assert_eq!(backend.look_up(hash(&challenge), None).await.unwrap(), InvoiceState::Open);
+    assert_eq!(server().look_up(hash(&challenge), None).await.unwrap(), InvoiceState::Open);
     let guessed = challenge.token().credential(&Preimage::from_bytes([7; 32]));
     assert_eq!(shop.ask(Some(&guessed)).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(shop.served(), 0);

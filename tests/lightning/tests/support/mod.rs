@@ -27,8 +27,7 @@ pub struct Shop {
 impl Shop {
     /// On the server's node.
     pub async fn open(access: Access) -> Self {
-        let backend = LdkBackend::new(lightning().server.ldk.clone());
-        Self::open_with(backend, access, |issuer| issuer).await
+        Self::open_with(server(), access, |issuer| issuer).await
     }
 
     pub async fn open_with(
@@ -45,7 +44,7 @@ impl Shop {
         let counter = served.clone();
         let forecast = move |grant: Grant| async move {
             counter.fetch_add(1, Ordering::SeqCst);
-            format!("{:?} left", grant.remaining())
+            format!("{:?} left, by {:?}", grant.remaining(), grant.basis())
         };
         let app = Router::new().route("/forecast", get(forecast).route_layer(L402Layer::new(gate)));
         Self { address: serve(app).await, served }
@@ -59,6 +58,11 @@ impl Shop {
     pub fn served(&self) -> usize {
         self.served.load(Ordering::SeqCst)
     }
+}
+
+/// The backend of the server's node.
+pub fn server() -> LdkBackend {
+    LdkBackend::new(lightning().server.ldk.clone())
 }
 
 pub fn hash(challenge: &Challenge) -> PaymentHash {
