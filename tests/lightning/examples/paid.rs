@@ -102,7 +102,8 @@ fn print(credential: Option<&HeaderValue>, answer: &Answer) {
             println!("   < {name}: {}", shorten(value));
         }
     }
-    println!("   < {}", answer.body.chars().take(120).collect::<String>());
+    let body: String = answer.body.chars().take(120).collect();
+    println!("   < {body}{}", if body.len() < answer.body.len() { "…" } else { "" });
 }
 
 fn shorten(text: &str) -> String {
