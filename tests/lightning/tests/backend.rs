@@ -1,8 +1,10 @@
-//! The backend by itself.
+//! The backend by itself, and the contract of a backend.
 
 mod support;
 
-use l402::{Access, InvoiceState, PaymentBackend as _};
+use std::sync::Arc;
+
+use l402::{Access, InvoiceState, PaymentBackend as _, conformance};
 use l402_lightning::{LdkBackend, lightning};
 use support::{Shop, hash, server};
 
@@ -24,6 +26,14 @@ async fn look_up_tells_what_became_of_an_invoice() {
 }
 
 #[tokio::test]
-async fn a_running_node_is_healthy() {
-    server().check_health().await.unwrap();
+async fn it_keeps_the_contract_of_a_backend() {
+    conformance::backend::check(Arc::new(server())).await;
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract_over_a_payment() {
+    conformance::backend::check_settlement(Arc::new(server()), async |bolt11: String| {
+        lightning().payer.pay(&bolt11).await.unwrap();
+    })
+    .await;
 }
