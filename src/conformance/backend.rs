@@ -257,7 +257,7 @@ impl Suite {
             });
             in_time(dropped, "create_invoice").await;
             drop(call);
-            let next = timeout(TIME_LIMIT, self.make(&self.ask())).await;
+            let next = timeout(TIME_LIMIT / 2, self.make(&self.ask())).await;
             assert!(
                 next.is_ok_and(|made| made.is_ok()),
                 "after a call that was dropped the next one succeeds"
