@@ -313,7 +313,7 @@ async fn an_invoice_has_one_payment_hash_and_one_payment_secret() {
             (|fields| fields.retain(|field| !is_payment_secret(field))) as fn(&mut Vec<RawTaggedField>),
         ),
         ("two payment secrets", |fields| {
-            fields.push(TaggedField::PaymentSecret(PaymentSecret([3; 32])).into())
+            fields.push(TaggedField::PaymentSecret(PaymentSecret([3; 32])).into());
         }),
         ("no payment hash", |fields| fields.retain(|field| !is_payment_hash(field))),
         ("two payment hashes", |fields| {
@@ -533,7 +533,7 @@ async fn an_outage_is_14_for_grpc_with_its_wait() {
     let response = site.gate.admit(&mut head).await.unwrap_err();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["grpc-status"], "14");
-    assert_eq!(response.headers()["grpc-message"], "no invoice can be made just now");
+    assert_eq!(response.headers()["grpc-message"], "the Lightning backend cannot be asked just now");
     assert_eq!(response.headers()["retry-after"], "5");
     assert!(!response.headers().contains_key("www-authenticate"));
     assert!(response.body().is_empty());
