@@ -61,9 +61,11 @@ async fn make(
     if headers.get("x-api-key").is_none_or(|key| key != KEY) {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let mut random = [[0; 32]; 3];
-    random.iter_mut().for_each(|bytes| SystemEntropy.fill(bytes));
-    let [key, secret, preimage] = random;
+    let [key, secret, preimage] = [(); 3].map(|()| {
+        let mut bytes = [0; 32];
+        SystemEntropy.fill(&mut bytes);
+        bytes
+    });
     let key = SecretKey::from_slice(&key).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let preimage = Preimage::from_bytes(preimage);
     let hash = sha256::Hash::from_byte_array(*preimage.payment_hash().as_bytes());

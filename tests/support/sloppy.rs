@@ -1,5 +1,5 @@
 //! A backend that speaks HTTP as it should, but for one flaw.
-#![allow(unreachable_pub)] // a module of each test binary that has it
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
