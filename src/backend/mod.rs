@@ -1,6 +1,8 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
 mod capabilities;
+#[cfg(feature = "cln")]
+mod cln;
 #[cfg(feature = "_http")]
 mod config;
 #[cfg(feature = "dev")]
@@ -10,6 +12,8 @@ mod error;
 mod http;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
 #[cfg(feature = "_http")]
 mod tls;
 
@@ -24,6 +28,9 @@ use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
 pub use capabilities::{Capabilities, LookUpBy};
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
@@ -31,6 +38,9 @@ pub use error::{BackendError, BackendErrorKind};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -247,7 +257,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "cln", feature = "lnd"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
