@@ -1,5 +1,6 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
 mod cln;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
+pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
@@ -198,7 +200,7 @@ impl<B: PaymentBackend + ?Sized> PaymentBackend for Arc<B> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvoiceRequest {
-    /// The amount in msat, a multiple of the backend's step.
+    /// The amount in msat, a multiple of the backend's step and never zero.
     pub amount_msat: u64,
     /// What the payer is shown.
     pub description: String,
