@@ -14,18 +14,3 @@ async fn the_development_backend_keeps_the_contract() {
     })
     .await;
 }
-
-#[cfg(feature = "lnd")]
-#[tokio::test]
-async fn lnd_withstands_every_fault() {
-    use l402::{LndBackend, LndConfig, Network};
-
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("invoice.macaroon");
-    std::fs::write(&file, [0x5e; 40]).unwrap();
-    let macaroon = "5e".repeat(40);
-    let build = |url: &str| -> Arc<dyn l402::PaymentBackend> {
-        Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, &file)).unwrap())
-    };
-    conformance::backend::check_faults(build, &[&macaroon]).await;
-}

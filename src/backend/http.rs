@@ -163,7 +163,6 @@ impl Ask {
     }
 
     /// The body of an HTML form.
-    #[cfg(feature = "phoenixd")]
     pub(super) fn form(mut self, fields: &[(&str, &str)]) -> Self {
         let mut body = String::new();
         for (name, value) in fields {
@@ -185,7 +184,6 @@ impl Ask {
 }
 
 /// Writes every byte of UTF-8 but the unreserved ones (RFC 3986, 2.3) as `%XX`.
-#[cfg(feature = "phoenixd")]
 fn percent_encode(text: &str, to: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -230,7 +228,6 @@ impl Answer {
     }
 
     /// Whether the body is this text.
-    #[cfg(feature = "phoenixd")]
     pub(super) fn is_text(&self, text: &str) -> bool {
         self.body.trim_ascii() == text.as_bytes()
     }
@@ -344,7 +341,6 @@ fn is_public(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "phoenixd")]
     #[test]
     fn a_form_keeps_every_character() {
         let fields = [("a", "x-._~9"), ("b", " &=+%/?#"), ("c", ""), ("d", "é⚡🦀\n\0")];

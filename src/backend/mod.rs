@@ -1,21 +1,25 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+// `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
 mod cln;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod http;
 #[cfg(feature = "lnd")]
 mod lnd;
 #[cfg(feature = "phoenixd")]
 mod phoenixd;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod tls;
 
 use std::fmt;
