@@ -8,8 +8,11 @@ mod support {
     pub mod wire;
 }
 
+use std::error::Error as _;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::http::StatusCode;
 use l402::{
     BackendErrorKind, InvoiceState, LndBackend, LndConfig, Network, PaymentBackend, PaymentHash, Price,
     conformance,
@@ -17,6 +20,7 @@ use l402::{
 use support::books::{Next, State};
 use support::fake_lnd::{FakeLnd, MACAROON, READ_ONLY};
 use support::seller::{ask, cause, is_sold, sell};
+use support::wire::serve;
 
 #[tokio::test]
 async fn lnd_keeps_the_contract() {
@@ -93,6 +97,37 @@ async fn a_macaroon_that_is_not_taken_is_an_error_of_auth() {
     assert_eq!(cause(read_only).await, refused);
     assert!(node.books.entries().is_empty());
     node.backend().check_health().await.unwrap();
+}
+
+/// Versions differ in status and code, and agree in the text.
+#[tokio::test]
+async fn what_lnd_says_is_understood_in_every_version() {
+    use BackendErrorKind::{Auth, Backend, InvalidResponse};
+    for (status, code, message, told) in [
+        (404, 5, "unable to locate invoice", Ok(InvoiceState::Unknown)),
+        (500, 2, "unable to locate invoice", Ok(InvoiceState::Unknown)),
+        (500, 2, "there are no existing invoices", Ok(InvoiceState::Unknown)),
+        (404, 5, "Not Found", Err((InvalidResponse, "status 404"))),
+        (500, 2, "cannot get macaroon: root key with id 0 doesn't exist", Err((Auth, "the macaroon"))),
+        (401, 16, "verification failed: signature mismatch", Err((Auth, "the macaroon"))),
+        (500, 2, "wallet locked, unlock it to enable full RPC access", Err((Backend, "unlock it"))),
+        (503, 14, "the RPC server is in the process of starting up", Err((Backend, "status 503"))),
+    ] {
+        let body = serde_json::json!({ "code": code, "message": message, "details": [] }).to_string();
+        let status_code = StatusCode::from_u16(status).unwrap();
+        let server = serve(Router::new().fallback(async move || (status_code, body))).await;
+        let node = FakeLnd::start().await;
+        let backend = node.backend_with(&format!("http://{}", server.address), &MACAROON);
+        match (backend.look_up(PaymentHash::from_bytes([7; 32]), None).await, told) {
+            (Ok(state), Ok(told)) => assert_eq!(state, told, "{message}"),
+            (Err(error), Err((kind, text))) => {
+                assert_eq!(error.kind(), kind, "{message}");
+                let cause = error.source().expect("a cause").to_string();
+                assert!(cause.contains(text), "{message}: {cause}");
+            }
+            (answer, _) => panic!("{message}: {answer:?}"),
+        }
+    }
 }
 
 /// LND has no key by which to find an invoice again: another one is made.
