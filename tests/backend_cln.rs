@@ -15,7 +15,7 @@ use l402::{
     conformance,
 };
 use support::books::{Next, State};
-use support::fake_cln::{FOR_INVOICES, FakeCln, Settings, rune};
+use support::fake_cln::{FOR_INVOICES, FakeCln, Settings, backend_with, rune};
 use support::seller::{ask, cause, is_sold, sell};
 
 #[tokio::test]
@@ -70,14 +70,14 @@ async fn a_rune_that_is_not_taken_is_an_error_of_auth() {
         node.set(Settings { nested, ..Settings::default() });
         let mut of_another = vec![b'A'; 48];
         of_another.extend(b"PT09");
-        let wrong = node.backend_with(&node.url(), std::str::from_utf8(&of_another).unwrap());
+        let wrong = backend_with(&node.url(), std::str::from_utf8(&of_another).unwrap());
         assert_eq!(wrong.check_health().await.unwrap_err().kind(), BackendErrorKind::Auth);
         assert!(cause(wrong).await.starts_with("backend refused our credentials: "));
 
-        let reads = node.backend_with(&node.url(), &rune("=0&method=listinvoices"));
+        let reads = backend_with(&node.url(), &rune("=0&method=listinvoices"));
         reads.check_health().await.unwrap();
         assert!(cause(reads).await.starts_with("backend refused our credentials: "));
-        let makes = node.backend_with(&node.url(), &rune("=0&method=invoice"));
+        let makes = backend_with(&node.url(), &rune("=0&method=invoice"));
         assert_eq!(makes.check_health().await.unwrap_err().kind(), BackendErrorKind::Auth);
         assert!(node.books.entries().is_empty());
         node.backend().check_health().await.unwrap();
@@ -87,7 +87,7 @@ async fn a_rune_that_is_not_taken_is_an_error_of_auth() {
 #[tokio::test]
 async fn a_wrong_path_is_no_unknown_invoice() {
     let node = FakeCln::start().await;
-    let backend = node.backend_with(&format!("{}/cln", node.url()), &rune(FOR_INVOICES));
+    let backend = backend_with(&format!("{}/cln", node.url()), &rune(FOR_INVOICES));
     assert_eq!(backend.check_health().await.unwrap_err().kind(), BackendErrorKind::InvalidResponse);
     assert!(cause(backend).await.ends_with("status 404: is the backend's address right?"));
 }

@@ -17,7 +17,7 @@ use l402::{
     Price, conformance,
 };
 use support::books::{Next, State};
-use support::fake_phoenixd::{FakePhoenixd, PASSWORD};
+use support::fake_phoenixd::{FakePhoenixd, PASSWORD, backend_with};
 use support::seller::{ask, cause, is_sold, sell};
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn look_up_tells_every_state() {
 #[tokio::test]
 async fn a_wrong_path_is_no_unknown_invoice() {
     let node = FakePhoenixd::start().await;
-    let backend = node.backend_with(&format!("{}/phoenixd", node.url()), PASSWORD);
+    let backend = backend_with(&format!("{}/phoenixd", node.url()), PASSWORD);
     let hash = PaymentHash::from_bytes([0xff; 32]);
     for error in [backend.look_up(hash, None).await.unwrap_err(), backend.check_health().await.unwrap_err()] {
         assert_eq!(error.kind(), BackendErrorKind::InvalidResponse);
@@ -81,12 +81,12 @@ async fn a_wrong_path_is_no_unknown_invoice() {
 #[tokio::test]
 async fn a_password_that_is_not_taken_is_an_error_of_auth() {
     let node = FakePhoenixd::start().await;
-    let wrong = node.backend_with(&node.url(), "another");
+    let wrong = backend_with(&node.url(), "another");
     let hash = PaymentHash::from_bytes([0xff; 32]);
     assert_eq!(wrong.check_health().await.unwrap_err().kind(), BackendErrorKind::Auth);
     assert_eq!(wrong.look_up(hash, None).await.unwrap_err().kind(), BackendErrorKind::Auth);
     assert_eq!(cause(wrong).await, "backend refused our credentials: status 401");
-    node.backend_with(&node.url(), &format!(" {PASSWORD}\n")).check_health().await.unwrap();
+    backend_with(&node.url(), &format!(" {PASSWORD}\n")).check_health().await.unwrap();
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn an_invoice_that_is_paid_already_is_not_sold_again() {
 async fn a_title_is_the_description_cut_after_128_characters() {
     let (long, crabs) = ("é".repeat(319), "🦀".repeat(159));
     for (title, told) in [
-        ("", "".to_owned()),
+        ("", String::new()),
         ("a&amountSat=1+1=2 %41\n⚡ 天気予報", "a&amountSat=1+1=2 %41\n⚡ 天気予報".to_owned()),
         (&long, "é".repeat(128)),
         (&crabs, "🦀".repeat(64)),

@@ -1,6 +1,7 @@
 //! A fake of LND's REST API, as far as a seller uses it: it checks what LND
 //! checks and answers in LND's words, and no Lightning is behind it.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
+#![allow(clippy::result_large_err)] // an error is a response
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};

@@ -1,6 +1,7 @@
 //! A fake of phoenixd's API, as far as a seller uses it: it checks what
 //! phoenixd checks and answers in its words, and no Lightning is behind it.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
+#![allow(clippy::result_large_err)] // an error is a response
 
 use std::collections::HashMap;
 
@@ -45,12 +46,12 @@ impl FakePhoenixd {
     }
 
     pub fn backend(&self) -> PhoenixdBackend {
-        self.backend_with(&self.url(), PASSWORD)
+        backend_with(&self.url(), PASSWORD)
     }
+}
 
-    pub fn backend_with(&self, url: &str, password: &str) -> PhoenixdBackend {
-        PhoenixdBackend::new(PhoenixdConfig::new(url, Network::Regtest, password)).unwrap()
-    }
+pub fn backend_with(url: &str, password: &str) -> PhoenixdBackend {
+    PhoenixdBackend::new(PhoenixdConfig::new(url, Network::Regtest, password)).unwrap()
 }
 
 fn text(status: u16, text: &str) -> Response {

@@ -47,8 +47,8 @@ pub async fn is_sold(
     assert_eq!(invoice.expiry_time().as_secs(), 300);
     let preimage = pay(challenge.invoice());
     let credential = format!("Authorization: L402 {}:{}", challenge.token().to_base64(), preimage.to_hex());
-    let served = server.get("/paid", &[&credential]).await;
-    assert_eq!((served.status, served.text()), (200, "served"));
+    let answer = server.get("/paid", &[&credential]).await;
+    assert_eq!((answer.status, answer.text()), (200, "served"));
 }
 
 /// A 402, whose body and invoice name one price.
