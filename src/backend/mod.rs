@@ -1,17 +1,25 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+// `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
+#[cfg(feature = "cln")]
+mod cln;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod http;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod tls;
 
 use std::fmt;
@@ -26,6 +34,9 @@ use crate::preimage::PaymentHash;
 
 pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
@@ -33,6 +44,9 @@ pub use error::{BackendError, BackendErrorKind};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -264,7 +278,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "cln", feature = "lnd"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
