@@ -7,7 +7,7 @@ use crate::backend::{BackendError, BackendErrorKind, Capabilities, Invoice, Invo
 use crate::preimage::PaymentHash;
 
 /// Longest BOLT 11 text that is read, in bytes.
-const MAX_BOLT11: usize = 4096;
+pub(crate) const MAX_BOLT11: usize = 4096;
 
 /// How far a node's clock may be ahead of ours, in seconds. Tokens last that
 /// much longer.

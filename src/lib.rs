@@ -44,7 +44,9 @@
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
+//! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -107,9 +109,15 @@ pub use backend::{
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use backend::{DevBackend, DevPayError};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use backend::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use backend::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use backend::{LnurlBackend, LnurlConfig};
 pub use caveat::{Caveat, CaveatRegistry, Check};
 pub use challenge::{Challenge, ChallengeError};
 #[cfg(feature = "test-util")]

@@ -8,8 +8,12 @@ mod dev;
 mod error;
 #[cfg(feature = "_http")]
 mod http;
+#[cfg(feature = "lnbits")]
+mod lnbits;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "lnurl")]
+mod lnurl;
 #[cfg(feature = "_http")]
 mod tls;
 
@@ -28,9 +32,15 @@ pub use capabilities::{Capabilities, LookUpBy};
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
 pub use error::{BackendError, BackendErrorKind};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use lnbits::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use lnurl::{LnurlBackend, LnurlConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
