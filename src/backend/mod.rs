@@ -1,5 +1,6 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+mod call;
 mod capabilities;
 #[cfg(feature = "_http")]
 mod config;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
+pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
