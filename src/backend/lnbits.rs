@@ -247,12 +247,6 @@ fn error_of(answer: &Answer) -> BackendError {
     if is_not_found(answer, "Wallet not found.") {
         return wrong_key();
     }
-    if answer.status == StatusCode::NOT_FOUND {
-        return BackendError::new(
-            BackendErrorKind::InvalidResponse,
-            "status 404: the address is not that of an LNbits server",
-        );
-    }
     // 520 for whatever it does not do; of the rest the text alone tells.
     let is_limit = |failure: Failure| failure.detail.starts_with("Invoice amount ");
     if answer.status.as_u16() == 520 && answer.body_as().is_ok_and(is_limit) {

@@ -3,11 +3,13 @@
 mod call;
 mod capabilities;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
 mod http;
 #[cfg(feature = "lnbits")]
 mod lnbits;
@@ -16,6 +18,7 @@ mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
 #[cfg(feature = "_http")]
+#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
 mod tls;
 
 use std::fmt;
@@ -259,7 +262,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
