@@ -60,7 +60,7 @@ pub(crate) struct Payments {
     asked: Mutex<HashMap<PaymentHash, Arc<Asked>>>,
 }
 
-/// What the backend said last of an invoice that was not settled then, and when.
+/// What the backend said last of an invoice, and when.
 /// Whoever asks it holds the lock.
 type Asked = tokio::sync::Mutex<Option<(InvoiceState, u64)>>;
 
@@ -110,27 +110,26 @@ impl Payments {
         if self.settled().contains(hash) {
             return Ok(());
         }
-        let state = match *last {
-            Some((state, at)) if is_fresh(at, unix(clock.now())) => state,
-            _ => {
-                // Anybody has a token without a preimage for the asking.
-                let _place =
-                    if payment.has_preimage { None } else { Some(limits.enter().ok_or(Refusal::Busy)?) };
-                let look_up = backend.look_up(hash, payment.handle.as_deref());
-                backend::call(LOOK_UP_TIME_LIMIT, look_up).await?
-            }
+        let known = last.filter(|(_, at)| is_fresh(*at, unix(clock.now())));
+        let state = if let Some((state, _)) = known {
+            state
+        } else {
+            // Anybody has a token without a preimage for the asking.
+            let _place = if payment.has_preimage { None } else { Some(limits.enter().ok_or(Refusal::Busy)?) };
+            let look_up = backend.look_up(hash, payment.handle.as_deref());
+            let state = backend::call(LOOK_UP_TIME_LIMIT, look_up).await?;
+            *last = Some((state, unix(clock.now())));
+            state
         };
-        if state == InvoiceState::Settled {
-            self.remember(hash);
-            self.asked_now().remove(&hash);
-            return Ok(());
+        match state {
+            InvoiceState::Settled => {
+                self.remember(hash);
+                self.asked_now().remove(&hash);
+                Ok(())
+            }
+            InvoiceState::Open => Err(Refusal::PaymentPending.into()),
+            InvoiceState::Closed | InvoiceState::Unknown => Err(Refusal::NotPaid.into()),
         }
-        *last = Some((state, unix(clock.now())));
-        Err(match state {
-            InvoiceState::Open => Refusal::PaymentPending,
-            _ => Refusal::NotPaid,
-        }
-        .into())
     }
 
     /// From now on the payment needs no asking.

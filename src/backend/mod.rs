@@ -203,7 +203,7 @@ impl<B: PaymentBackend + ?Sized> PaymentBackend for Arc<B> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvoiceRequest {
-    /// The amount in msat, a multiple of the backend's step.
+    /// The amount in msat, a multiple of the backend's step and never zero.
     pub amount_msat: u64,
     /// What the payer is shown.
     pub description: String,
