@@ -68,6 +68,7 @@ mod account;
 mod admission;
 mod answer;
 mod backend;
+mod bolt11;
 mod caveat;
 mod challenge;
 mod clock;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Uri;
-use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescriptionRef};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -21,15 +20,14 @@ use super::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
     PaymentBackend,
 };
+use crate::bolt11::{self, Bolt11};
+use crate::clock::{Clock, SystemClock, unix};
 use crate::error::Error;
-use crate::invoice::MAX_BOLT11;
+use crate::invoice::MAX_HANDLE;
 use crate::preimage::PaymentHash;
 
 /// How long each request may take. An invoice takes two.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-
-/// Longest handle of an invoice, in characters.
-const MAX_HANDLE: usize = 256;
 
 /// Makes invoices of a Lightning address or LNURL-pay link: all that an
 /// operator needs is the address of a wallet, whoever runs it.
@@ -245,12 +243,10 @@ impl PaymentBackend for LnurlBackend {
             .map_err(|_| invalid("`callback` is too long"))?;
         let made: Made = read(&self.fetch(uri).await?)?;
 
-        let bolt11 = bolt11(&made.pr)?;
         // LUD-06 no longer asks for the hash, but a wrong one is another sale's.
-        if let Bolt11InvoiceDescriptionRef::Hash(hash) = bolt11.description() {
-            if *AsRef::<[u8; 32]>::as_ref(&hash.0) != <[u8; 32]>::from(Sha256::digest(&terms.metadata)) {
-                return Err(invalid("invoice is not for the metadata of the address"));
-            }
+        let metadata = <[u8; 32]>::from(Sha256::digest(&terms.metadata));
+        if invoice_of(&made.pr)?.description_hash.is_some_and(|hash| hash != metadata) {
+            return Err(invalid("invoice is not for the metadata of the address"));
         }
         let invoice = Invoice::from_bolt11(made.pr);
         if self.trusts_preimage {
@@ -276,13 +272,13 @@ impl PaymentBackend for LnurlBackend {
             return Ok(InvoiceState::Unknown);
         }
         let verified: Verified = read(&answer)?;
-        let bolt11 = bolt11(&verified.pr)?;
-        if AsRef::<[u8; 32]>::as_ref(bolt11.payment_hash()) != payment_hash.as_bytes() {
+        let invoice = invoice_of(&verified.pr)?;
+        if invoice.payment_hash != payment_hash {
             return Err(invalid("answer is about another invoice"));
         }
         Ok(match verified.settled {
             true => InvoiceState::Settled,
-            false if bolt11.is_expired() => InvoiceState::Closed,
+            false if invoice.expires_at() <= unix(SystemClock.now()) => InvoiceState::Closed,
             false => InvoiceState::Open,
         })
     }
@@ -308,9 +304,8 @@ fn failure(answer: &Answer) -> Option<Failure> {
     answer.body_as::<Failure>().ok().filter(|failure| failure.status.eq_ignore_ascii_case("error"))
 }
 
-fn bolt11(text: &str) -> Result<Bolt11Invoice, BackendError> {
-    let text = Some(text.trim()).filter(|text| text.len() <= MAX_BOLT11);
-    text.and_then(|text| text.parse().ok()).ok_or_else(|| invalid("`pr` is no BOLT 11 invoice"))
+fn invoice_of(text: &str) -> Result<Bolt11, BackendError> {
+    bolt11::read(text).ok_or_else(|| invalid("`pr` is no BOLT 11 invoice"))
 }
 
 fn invalid(what: &'static str) -> BackendError {
