@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::config::{base_url, env, env_network, env_opt, secret_header};
@@ -164,6 +165,13 @@ struct Details {
     payment_hash: String,
 }
 
+/// What a wallet has, which is nobody's business here.
+#[derive(Deserialize)]
+struct Wallet {
+    #[serde(rename = "balance")]
+    _balance: IgnoredAny,
+}
+
 /// What is read of an error, and never printed: a server may quote anything.
 #[derive(Deserialize)]
 struct Failure {
@@ -224,7 +232,10 @@ impl PaymentBackend for LnbitsBackend {
     /// Asks for the wallet that the key is of.
     async fn check_health(&self) -> Result<(), BackendError> {
         let answer = self.send(Ask::get(self.uri("/api/v1/wallet")), LOOK_UP_TIME_LIMIT).await?;
-        if answer.status.is_success() { Ok(()) } else { Err(error_of(&answer)) }
+        if !answer.status.is_success() {
+            return Err(error_of(&answer));
+        }
+        answer.json::<Wallet>().map(drop)
     }
 }
 
