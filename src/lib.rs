@@ -45,7 +45,9 @@
 //! | `axum` | [`Grant`] as an extractor |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
+//! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
@@ -68,6 +70,7 @@ mod account;
 mod admission;
 mod answer;
 mod backend;
+mod bolt11;
 mod caveat;
 mod challenge;
 mod clock;
@@ -116,9 +119,15 @@ pub use backend::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use backend::{DevBackend, DevPayError};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use backend::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use backend::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use backend::{LnurlBackend, LnurlConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use backend::{PhoenixdBackend, PhoenixdConfig};
