@@ -45,6 +45,7 @@
 //! | `axum` | [`Grant`] as an extractor |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
+//! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -112,6 +113,9 @@ pub use backend::{DevBackend, DevPayError};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use backend::{LndBackend, LndConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use backend::{NwcBackend, NwcConfig};
 pub use caveat::{Caveat, CaveatRegistry, Check};
 pub use challenge::{Challenge, ChallengeError};
 #[cfg(feature = "test-util")]

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+#[cfg(feature = "_http")]
 use http::{HeaderValue, Uri};
 use zeroize::Zeroizing;
 
@@ -11,6 +12,7 @@ use super::Network;
 use crate::error::{Error, ErrorKind};
 
 /// Reads the address of a backend, without a slash at its end.
+#[cfg(feature = "_http")]
 pub(super) fn base_url(text: &str) -> Result<String, Error> {
     let base = text.trim().trim_end_matches('/');
     let error = |what: &str| Err(Error::new(ErrorKind::Backend, format!("address of the backend {what}")));
@@ -28,6 +30,7 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
 }
 
 /// A header value that is never printed, or an error that does not show it.
+#[cfg(feature = "_http")]
 pub(super) fn secret_header(what: &str, value: &str) -> Result<HeaderValue, Error> {
     let mut value =
         HeaderValue::from_str(value.trim()).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -71,7 +74,7 @@ pub(super) fn read_file(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, E
     })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "_http"))]
 mod tests {
     use super::*;
 

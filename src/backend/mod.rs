@@ -2,7 +2,7 @@
 
 mod call;
 mod capabilities;
-#[cfg(feature = "_http")]
+#[cfg(feature = "_tls")]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
@@ -11,7 +11,9 @@ mod error;
 mod http;
 #[cfg(feature = "lnd")]
 mod lnd;
-#[cfg(feature = "_http")]
+#[cfg(feature = "nwc")]
+mod nwc;
+#[cfg(feature = "_tls")]
 mod tls;
 
 use std::fmt;
@@ -33,6 +35,9 @@ pub use error::{BackendError, BackendErrorKind};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use nwc::{NwcBackend, NwcConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -249,7 +254,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_http")]
+#[cfg(feature = "_tls")]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
