@@ -30,7 +30,7 @@ use crate::backend::{BackendError, BackendErrorKind};
 const MAX_MESSAGE: usize = 64 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
 /// Most calls that wait for an answer at once.
-const MAX_PENDING: usize = 256;
+const MAX_PENDING: usize = 2_048;
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
 /// Most messages between two answers. A relay that sends more floods us.
