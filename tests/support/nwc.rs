@@ -19,7 +19,7 @@ use l402::{
     InvoiceState, Issuer, KeyRing, Network, NwcBackend, NwcConfig, Offer, PaymentBackend, Price, RootKey,
 };
 use nostr::event::{Event, EventBuilder, FinalizeEvent as _, Kind, Tag};
-use nostr::key::Keys;
+use nostr::key::{Keys, PublicKey};
 use nostr::nips::nip44;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -201,6 +201,8 @@ pub struct Setup {
     /// The `encryption` tag of its info event.
     pub encryption: Option<&'static str>,
     pub bend: Box<Bend>,
+    /// What it answers is not encrypted.
+    pub is_raw: bool,
 }
 
 impl Default for Setup {
@@ -209,6 +211,7 @@ impl Default for Setup {
             methods: "make_invoice lookup_invoice get_info",
             encryption: Some("nip44_v2 nip04"),
             bend: Box::new(|_, answer| Some(answer.to_string())),
+            is_raw: false,
         }
     }
 }
@@ -227,7 +230,15 @@ impl Wallet {
     }
 
     pub async fn with(relay: &Relay, setup: Setup) -> Self {
-        let (keys, client, node) = (Keys::generate(), Keys::generate(), DevBackend::new());
+        Self::of(relay, setup, Keys::generate(), Keys::generate(), DevBackend::new()).await
+    }
+
+    /// The same wallet, after a restart and with nothing bent.
+    pub async fn again(&self, relay: &Relay) -> Self {
+        Self::of(relay, Setup::default(), self.keys.clone(), self.client.clone(), self.node.clone()).await
+    }
+
+    async fn of(relay: &Relay, setup: Setup, keys: Keys, client: Keys, node: DevBackend) -> Self {
         let tcp = TcpStream::connect(relay.address).await.unwrap();
         let (mut socket, _) = client_async(relay.url(), tcp).await.unwrap();
 
@@ -251,7 +262,7 @@ impl Wallet {
                     continue;
                 }
                 let request = Event::from_json(received[2].to_string()).unwrap();
-                if let Some(answer) = bank.answer(&request, &*setup.bend).await {
+                if let Some(answer) = bank.answer(&request, &setup).await {
                     publish(&mut socket, &answer).await;
                 }
             }
@@ -287,11 +298,6 @@ impl Wallet {
     pub fn calls(&self) -> Vec<(Event, Value)> {
         self.calls.lock().unwrap().clone()
     }
-
-    /// An answer of the wallet's to this request.
-    pub fn answer_to(&self, request: &Event, text: &str) -> Event {
-        response(&self.keys, request, text)
-    }
 }
 
 impl Drop for Wallet {
@@ -305,19 +311,18 @@ async fn publish<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream
     socket.send(Message::text(json!(["EVENT", event]).to_string())).await.unwrap();
 }
 
-/// A response that these keys sign.
-pub fn response(keys: &Keys, request: &Event, text: &str) -> Event {
-    let content = nip44::encrypt(keys.secret_key(), &request.pubkey, text, nip44::Version::V2).unwrap();
-    raw_response(keys, request, &content)
-}
-
-/// A response of this content, encrypted or not.
-pub fn raw_response(keys: &Keys, request: &Event, content: &str) -> Event {
+/// A response to the request of this id, signed by these keys.
+pub fn response(keys: &Keys, client: &PublicKey, request_id: &str, content: &str) -> Event {
     EventBuilder::new(Kind::from(23195), content)
-        .tag(Tag::parse(["p", &request.pubkey.to_hex()]).unwrap())
-        .tag(Tag::parse(["e", &request.id.to_hex()]).unwrap())
+        .tag(Tag::parse(["p", &client.to_hex()]).unwrap())
+        .tag(Tag::parse(["e", request_id]).unwrap())
         .finalize(keys)
         .unwrap()
+}
+
+/// The value of a tag.
+pub fn tag(event: &Event, name: &str) -> String {
+    event.tags.iter().find(|tag| tag.as_slice()[0] == name).unwrap().as_slice()[1].clone()
 }
 
 struct Bank {
@@ -328,7 +333,7 @@ struct Bank {
 }
 
 impl Bank {
-    async fn answer(&self, request: &Event, bend: &Bend) -> Option<Event> {
+    async fn answer(&self, request: &Event, setup: &Setup) -> Option<Event> {
         let text = nip44::decrypt(self.keys.secret_key(), &request.pubkey, &request.content).unwrap();
         let call: Value = serde_json::from_str(&text).unwrap();
         self.calls.lock().unwrap().push((request.clone(), call.clone()));
@@ -342,7 +347,14 @@ impl Bank {
             Ok(result) => json!({ "result_type": method, "error": null, "result": result }),
             Err(code) => failure(method, code),
         };
-        bend(method, answer).map(|text| response(&self.keys, request, &text))
+        let text = (setup.bend)(method, answer)?;
+        let (secret, client) = (self.keys.secret_key(), &request.pubkey);
+        let content = if setup.is_raw {
+            text
+        } else {
+            nip44::encrypt(secret, client, text, nip44::Version::V2).unwrap()
+        };
+        Some(response(&self.keys, client, &request.id.to_hex(), &content))
     }
 
     async fn make(&self, params: &Value) -> Result<Value, &'static str> {

@@ -1,20 +1,18 @@
 //! One connection to a relay: a websocket, and the task that reads it until
 //! nobody uses it any more.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use secp256k1::XOnlyPublicKey;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -23,23 +21,20 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::event::{Event, INFO, RESPONSE};
+use super::message::FromRelay;
+use super::pending::Pending;
 use super::uri::Relay;
 use crate::backend::{BackendError, BackendErrorKind};
 
 /// Longest message that is read, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
-/// Most calls that wait for an answer at once.
-const MAX_PENDING: usize = 2_048;
 /// Requests that may wait to be written.
 const QUEUE: usize = 64;
 /// Most messages between two answers. A relay that sends more floods us.
 const MAX_UNASKED: u32 = 4_096;
 /// How long a relay may take to accept what is sent to it.
 const SEND_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How long after a request a relay that has said nothing at all since counts as
-/// gone, whatever the socket thinks: relays say that they took a request.
-const SILENCE: Duration = Duration::from_secs(3);
 /// How long a connection is kept while nobody calls.
 const IDLE: Duration = Duration::from_secs(60);
 /// How far the wallet's clock may be behind ours, in seconds. What it answered
@@ -61,16 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 #[derive(Clone)]
 pub(super) struct Link {
     outgoing: mpsc::Sender<String>,
-    shared: Arc<Shared>,
+    pending: Arc<Pending>,
     /// What the wallet says of itself.
     pub(super) info: Arc<Event>,
-}
-
-struct Shared {
-    pending: Mutex<HashMap<String, oneshot::Sender<Result<Event, BackendError>>>>,
-    /// Messages that the relay sent.
-    heard: AtomicU64,
-    abandoned: AtomicBool,
 }
 
 impl Link {
@@ -95,75 +83,32 @@ impl Link {
         socket.send(Message::text(close)).await.map_err(|error| unreached(&error))?;
 
         let (outgoing, queue) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared {
-            pending: Mutex::default(),
-            heard: AtomicU64::new(0),
-            abandoned: AtomicBool::new(false),
-        });
-        tokio::spawn(run(socket, queue, Reader { shared: shared.clone(), wallet }));
-        Ok(Self { outgoing, shared, info: Arc::new(info) })
+        let pending = Arc::<Pending>::default();
+        tokio::spawn(run(socket, queue, Reader { pending: pending.clone(), wallet }));
+        Ok(Self { outgoing, pending, info: Arc::new(info) })
     }
 
     /// Whether it can be used, as far as is known.
     pub(super) fn is_open(&self) -> bool {
-        !self.outgoing.is_closed() && !self.shared.abandoned.load(Ordering::Relaxed)
+        !self.outgoing.is_closed() && !self.pending.is_abandoned()
     }
 
     /// Sends a request and waits for the wallet's answer to it, at most until
     /// `deadline`. A drop leaves nothing behind.
     pub(super) async fn ask(&self, request: &Event, deadline: Instant) -> Result<Event, BackendError> {
-        let (answer, asked) = oneshot::channel();
-        let _waiting = self.shared.wait(&request.id, answer)?;
+        let (_waiting, answer) = self.pending.wait(&request.id)?;
         let sent = async {
             let text = json!(["EVENT", request]).to_string();
             self.outgoing
                 .send(text)
                 .await
                 .map_err(|_| BackendError::connect("relay closed the connection"))?;
-            asked.await.unwrap_or_else(|_| {
+            answer.await.unwrap_or_else(|_| {
                 let what = "relay closed the connection before the wallet answered";
                 Err(BackendError::new(BackendErrorKind::InvalidResponse, what))
             })
         };
         timeout_at(deadline, sent).await.unwrap_or_else(|_| Err(BackendError::timeout()))
-    }
-}
-
-impl Shared {
-    fn pending(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Result<Event, BackendError>>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(
-        &'a self,
-        id: &'a str,
-        answer: oneshot::Sender<Result<Event, BackendError>>,
-    ) -> Result<Waiting<'a>, BackendError> {
-        let mut pending = self.pending();
-        if pending.len() >= MAX_PENDING {
-            let kind = BackendErrorKind::RateLimited { retry_after: None };
-            return Err(BackendError::new(kind, "too many calls wait for the wallet"));
-        }
-        pending.insert(id.to_owned(), answer);
-        Ok(Waiting { shared: self, id, since: Instant::now(), heard: self.heard.load(Ordering::Relaxed) })
-    }
-}
-
-/// A call that waits: forgotten when it is answered or given up.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    id: &'a str,
-    since: Instant,
-    heard: u64,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let is_given_up = self.shared.pending().remove(self.id).is_some();
-        let is_silent = self.shared.heard.load(Ordering::Relaxed) == self.heard;
-        if is_given_up && is_silent && self.since.elapsed() >= SILENCE {
-            self.shared.abandoned.store(true, Ordering::Relaxed);
-        }
     }
 }
 
@@ -217,16 +162,18 @@ enum Read {
 /// Hands answers to those who wait for them. Who still waits when it is
 /// dropped, with the task, is told.
 struct Reader {
-    shared: Arc<Shared>,
+    pending: Arc<Pending>,
     wallet: XOnlyPublicKey,
 }
 
 impl Reader {
     fn read(&self, text: &str) -> Read {
-        self.shared.heard.fetch_add(1, Ordering::Relaxed);
+        self.pending.hear();
         match FromRelay::parse(text) {
             Some(FromRelay::Event(event)) => {
-                let Some(id) = event.tag("e").filter(|id| self.is_pending(id)) else { return Read::Noise };
+                let Some(id) = event.tag("e").filter(|id| self.pending.contains(id)) else {
+                    return Read::Noise;
+                };
                 if event.kind != RESPONSE || !event.is_of(&self.wallet) {
                     return Read::Noise;
                 }
@@ -239,68 +186,15 @@ impl Reader {
         }
     }
 
-    fn is_pending(&self, id: &str) -> bool {
-        self.shared.pending().contains_key(id)
-    }
-
     fn finish(&self, id: &str, answer: Result<Event, BackendError>) -> Read {
-        let waiting = self.shared.pending().remove(id);
-        if waiting.is_some_and(|waiting| waiting.send(answer).is_ok()) { Read::Answer } else { Read::Noise }
+        if self.pending.finish(id, answer) { Read::Answer } else { Read::Noise }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.shared.pending().clear();
+        self.pending.clear();
     }
-}
-
-/// A message of a relay (NIP-01), as far as it is ours to read.
-enum FromRelay {
-    Event(Event),
-    /// The relay does not take our event.
-    Refused {
-        id: String,
-        error: BackendError,
-    },
-    /// All that was stored has been sent.
-    Stored(String),
-    /// The relay ended a subscription.
-    Closed {
-        id: String,
-        error: BackendError,
-    },
-}
-
-impl FromRelay {
-    fn parse(text: &str) -> Option<Self> {
-        let mut message: Vec<Value> = serde_json::from_str(text).ok()?;
-        let mut item = |index: usize| message.get_mut(index).map(Value::take);
-        let text_of = |value: Option<Value>| match value {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
-        };
-        match text_of(item(0))?.as_str() {
-            "EVENT" => Some(Self::Event(serde_json::from_value(item(2)?).ok()?)),
-            "OK" if item(2)? == Value::Bool(false) => {
-                Some(Self::Refused { id: text_of(item(1))?, error: refusal(&text_of(item(3))?) })
-            }
-            "EOSE" => Some(Self::Stored(text_of(item(1))?)),
-            "CLOSED" => Some(Self::Closed { id: text_of(item(1))?, error: refusal(&text_of(item(2))?) }),
-            _ => None,
-        }
-    }
-}
-
-/// The error that a relay's reason tells, by the word before its colon.
-fn refusal(reason: &str) -> BackendError {
-    let (kind, what) = match reason.split(':').next().unwrap_or_default() {
-        "rate-limited" => (BackendErrorKind::RateLimited { retry_after: None }, "relay limits our rate"),
-        "auth-required" => (BackendErrorKind::Auth, "relay wants clients to log in (NIP-42): use another"),
-        "restricted" | "blocked" => (BackendErrorKind::Auth, "relay does not serve us: use another"),
-        _ => (BackendErrorKind::Backend, "relay refuses our requests"),
-    };
-    BackendError::new(kind, what)
 }
 
 /// What the wallet says of itself, once the relay serves both subscriptions.

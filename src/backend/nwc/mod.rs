@@ -5,7 +5,9 @@
 mod client;
 mod event;
 mod link;
+mod message;
 mod nip44;
+mod pending;
 mod uri;
 
 use std::fmt;
