@@ -197,6 +197,7 @@ async fn an_answer_that_is_none_is_an_error() {
         "{}".to_owned(),
         "[".repeat(30_000),
         r#"{"result_type":"make_invoice"}"#.to_owned(),
+        r#"{"result":{"invoice":"lnbcrt1"}}"#.to_owned(),
         r#"{"result_type":"make_invoice","error":"no","result":{}}"#.to_owned(),
         r#"{"result_type":"lookup_invoice","result":{"invoice":"lnbcrt1"}}"#.to_owned(),
         result(Value::Null),
@@ -369,9 +370,9 @@ async fn a_relay_that_floods_closes_or_refuses_fails_one_call_and_the_next_one_i
 async fn a_connection_that_breaks_fails_who_waits_and_is_made_anew() {
     let heard = Arc::new(Notify::new());
     let relay = Relay::start().await;
-    let hears = heard.clone();
+    let notify = heard.clone();
     let wallet = Wallet::bending(&relay, move |_, _| {
-        hears.notify_one();
+        notify.notify_one();
         None
     })
     .await;
@@ -393,9 +394,9 @@ async fn a_connection_that_breaks_fails_who_waits_and_is_made_anew() {
 async fn a_wallet_that_is_silent_is_given_up_in_time() {
     let heard = Arc::new(Notify::new());
     let relay = Relay::start().await;
-    let hears = heard.clone();
+    let notify = heard.clone();
     let wallet = Wallet::bending(&relay, move |_, _| {
-        hears.notify_one();
+        notify.notify_one();
         None
     })
     .await;

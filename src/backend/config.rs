@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::str::FromStr;
 
-#[cfg(feature = "_http")]
 use http::{HeaderValue, Uri};
 use zeroize::Zeroizing;
 
@@ -12,7 +11,6 @@ use super::Network;
 use crate::error::{Error, ErrorKind};
 
 /// Reads the address of a backend, without a slash at its end.
-#[cfg(feature = "_http")]
 pub(super) fn base_url(text: &str) -> Result<String, Error> {
     let base = text.trim().trim_end_matches('/');
     let error = |what: &str| Err(Error::new(ErrorKind::Backend, format!("address of the backend {what}")));
@@ -30,7 +28,6 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
 }
 
 /// A header value that is never printed, or an error that does not show it.
-#[cfg(feature = "_http")]
 pub(super) fn secret_header(what: &str, value: &str) -> Result<HeaderValue, Error> {
     let mut value =
         HeaderValue::from_str(value.trim()).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -74,7 +71,7 @@ pub(super) fn read_file(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, E
     })
 }
 
-#[cfg(all(test, feature = "_http"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,8 +1,10 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+// `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "_tls")]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
@@ -269,7 +271,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_tls")]
+#[cfg(any(feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secp256k1::{Keypair, XOnlyPublicKey};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -96,10 +96,8 @@ struct Call<'a, P> {
 /// empty result beside one.
 #[derive(Deserialize)]
 struct Head {
-    result_type: String,
+    result_type: Option<String>,
     error: Option<Failure>,
-    #[serde(rename = "result")]
-    _result: Option<IgnoredAny>,
 }
 
 /// Its message is not read: a wallet may quote anything.
@@ -143,11 +141,11 @@ impl Client {
         let answer = link.ask(&request, deadline).await?;
         let text = self.0.shared_key.decrypt(&answer.content).ok_or(invalid("answer cannot be decrypted"))?;
         let head: Head = serde_json::from_slice(&text).map_err(|_| invalid("answer is not one of NIP-47"))?;
-        if head.result_type != method {
-            return Err(invalid("answer is to another method").into());
-        }
         if let Some(failure) = head.error {
             return Err(CallError::Wallet(failure.code));
+        }
+        if head.result_type.as_deref() != Some(method) {
+            return Err(invalid("answer is to another method").into());
         }
         // The error's text would quote the answer.
         let body: Body<T> = serde_json::from_slice(&text)
