@@ -49,6 +49,7 @@
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
+//! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -128,6 +129,9 @@ pub use backend::{LndBackend, LndConfig};
 #[cfg(feature = "lnurl")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
 pub use backend::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use backend::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use backend::{PhoenixdBackend, PhoenixdConfig};
