@@ -5,30 +5,33 @@
 #[path = "../../examples/weather/mod.rs"]
 pub mod weather;
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use l402::{Challenge, Grant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
+use tonic::service::{Interceptor, Routes};
+use tonic::transport::Channel;
+use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tower::{Layer, Service};
 use weather::weather_client::WeatherClient;
 use weather::weather_server::{Weather, WeatherServer};
 use weather::{Empty, Place, Report, Summary};
 
 /// What a handler saw of a request.
-#[derive(Debug, PartialEq)]
 pub struct Seen {
-    /// `None` without a grant.
-    pub remaining: Option<Option<u64>>,
+    pub grant: Option<Grant>,
     /// The metadata in which credentials stand.
     pub secrets: Vec<String>,
 }
@@ -61,7 +64,7 @@ impl Station {
         let secrets = ["authorization", "macaroon", "token"].into_iter();
         let secrets = secrets.flat_map(|name| request.metadata().get_all(name));
         self.seen.lock().unwrap().push(Seen {
-            remaining: request.extensions().get::<Grant>().map(Grant::remaining),
+            grant: request.extensions().get().cloned(),
             secrets: secrets.map(|value| value.to_str().unwrap().to_owned()).collect(),
         });
     }
@@ -172,28 +175,24 @@ impl Drop for Site {
     }
 }
 
-/// Serves a router of tonic, whatever its layers are.
-#[macro_export]
-macro_rules! serve {
-    ($router:expr) => {{
-        let (address, incoming) = $crate::station::listen();
-        let router = $router;
-        let task = tokio::spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
-        $crate::station::Site::new(address, task).await
-    }};
-}
-
-pub fn listen() -> (SocketAddr, TcpIncoming) {
+/// Serves a router, whatever its layers are.
+pub async fn serve<L, B>(router: Router<L>) -> Site
+where
+    L: Layer<Routes> + Send + 'static,
+    L::Service: Service<http::Request<Body>, Response = http::Response<B>, Error = Infallible>,
+    L::Service: Clone + Send + 'static,
+    <L::Service as Service<http::Request<Body>>>::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    (incoming.local_addr().unwrap(), incoming)
+    let address = incoming.local_addr().unwrap();
+    let task = tokio::spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    Site { address, channel: endpoint.connect().await.unwrap(), task }
 }
 
 impl Site {
-    pub async fn new(address: SocketAddr, task: JoinHandle<()>) -> Self {
-        let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
-        Self { address, channel: endpoint.connect().await.unwrap(), task }
-    }
-
     pub fn client(&self, metadata: &[(&'static str, String)]) -> Client {
         WeatherClient::with_interceptor(self.channel.clone(), With(metadata.to_vec()))
     }
@@ -233,9 +232,4 @@ pub fn challenge(status: &Status) -> Challenge {
     let lines: Vec<_> = status.metadata().get_all("www-authenticate").iter().collect();
     assert_eq!(lines.len(), 1, "{status:?}");
     lines[0].to_str().unwrap().parse().unwrap()
-}
-
-/// A server without a layer.
-pub fn builder() -> Server {
-    Server::builder()
 }
