@@ -530,6 +530,12 @@ async fn a_forwarded_preflight_carries_no_credential() {
     let lines = ["Origin: a", "Access-Control-Request-Method: GET", "Authorization: Bearer x", &line];
     assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "Bearer x");
     assert_eq!(server.send("OPTIONS /kept", &lines).await.text(), "Bearer x");
+
+    // Where it cannot be told what to take, nothing is left.
+    for unclear in ["Authorization: L402 a:b, L402 c:d", "Authorization: L402 a, b:c"] {
+        let lines = [&lines[..], &[unclear]].concat();
+        assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "", "{unclear}");
+    }
 }
 
 #[tokio::test]
