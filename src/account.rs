@@ -61,7 +61,9 @@ impl Gate {
 
     async fn left(&self, head: &mut Parts) -> Result<Response<Bytes>, Refused> {
         let presented = credential::take(&mut head.headers)?;
-        let (token, debit) = self.0.rule(presented.as_ref(), head)?.into_token();
+        let ruling = self.0.rule(presented.as_ref(), head)?;
+        self.0.confirm(&ruling).await?;
+        let (token, debit) = ruling.into_token();
         let token = token.ok_or(Refusal::MissingCredential)?;
         let units = match debit {
             None => None,

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! Authorization        = credential *( "," credential )
-//! credential           = ( "L402" / "LSAT" ) 1*SP token ":" preimage   ; scheme in any case
+//! credential           = ( "L402" / "LSAT" ) 1*SP token [ ":" preimage ]   ; scheme in any case
 //! token                = base64, either alphabet, padded or not, canonical
 //! preimage             = 64HEXDIG
 //! Macaroon, Grpc-Metadata-Macaroon, Token = hex of a macaroon with a `preimage=` caveat
 //! ```
+//!
+//! A token without a preimage is read, and refused by every issuer that was not
+//! told to admit it (`IssuerBuilder::with_settled_tokens`).
 //!
 //! A request may present its credential several times, as clients do that send
 //! an `L402` and an `LSAT` line. Two different ones are refused. Credentials
@@ -94,7 +97,8 @@ impl fmt::Debug for Presented {
 #[derive(Debug)]
 pub(crate) struct Credential<'b> {
     pub(crate) macaroon: Macaroon<'b>,
-    pub(crate) preimage: Preimage,
+    /// `None` where the token came alone.
+    pub(crate) preimage: Option<Preimage>,
 }
 
 /// Takes the credential out of the headers. Where it cannot be told what to
@@ -199,7 +203,8 @@ impl<'h> Found<'h> {
         // `LSAT` with one alphabet, say, and `L402` with the other.
         let (mut a, mut b) = ([0; MAX_MACAROON], [0; MAX_MACAROON]);
         let (a, b) = (read_text(first, first_form, &mut a)?, read_text(second, form, &mut b)?);
-        let same = a.macaroon == b.macaroon && a.preimage.payment_hash() == b.preimage.payment_hash();
+        let hash = |credential: Credential<'_>| credential.preimage.map(|preimage| preimage.payment_hash());
+        let same = a.macaroon == b.macaroon && hash(a) == hash(b);
         if same { Ok(()) } else { Err(Refusal::TwoCredentials) }
     }
 
@@ -351,15 +356,19 @@ fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }
-    let colon = memchr::memrchr(b':', text).ok_or(Malformed::NoPreimage)?;
-    let (token, preimage) = (&text[..colon], &text[colon + 1..]);
-    if preimage.is_empty() {
-        return Err(Malformed::NoPreimage.into());
-    }
-    let preimage = Preimage::from_hex(preimage).map_err(|_| Malformed::Preimage)?;
+    let (token, preimage) = match memchr::memrchr(b':', text) {
+        Some(colon) if colon + 1 == text.len() => return Err(Malformed::NoPreimage.into()),
+        Some(colon) => {
+            let preimage = Preimage::from_hex(&text[colon + 1..]).map_err(|_| Malformed::Preimage)?;
+            (&text[..colon], Some(preimage))
+        }
+        None => (text, None),
+    };
     let engine = if memchr::memchr2(b'-', b'_', token).is_some() { &URL_SAFE } else { &STANDARD };
-    let len = engine.decode_slice(token, buffer).map_err(|_| Malformed::Base64)?;
-    let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| Malformed::Macaroon)?;
+    // What is no token either lacks its preimage first of all.
+    let broken = |malformed| if preimage.is_some() { malformed } else { Malformed::NoPreimage };
+    let len = engine.decode_slice(token, buffer).map_err(|_| broken(Malformed::Base64))?;
+    let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| broken(Malformed::Macaroon))?;
     Ok(Credential { macaroon, preimage })
 }
 
@@ -368,7 +377,6 @@ fn read_hex<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'
     let macaroon = Macaroon::decode(bytes).map_err(|_| Malformed::Macaroon)?;
     let caveats = macaroon.caveats().filter_map(|bytes| Caveat::parse(str::from_utf8(bytes).ok()?));
     let value = caveats.filter(|caveat| caveat.condition() == "preimage").map(|caveat| caveat.value()).last();
-    let preimage =
-        Preimage::from_hex(value.ok_or(Malformed::NoPreimage)?).map_err(|_| Malformed::Preimage)?;
+    let preimage = value.map(Preimage::from_hex).transpose().map_err(|_| Malformed::Preimage)?;
     Ok(Credential { macaroon, preimage })
 }

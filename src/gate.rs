@@ -6,7 +6,9 @@
 //! 3. revocation (`ledger/revocation.rs`)
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
-//! 6. the ledger, where uses are counted (`ledger/`)
+//! 6. the backend, where a preimage proves no payment (`payment.rs`)
+//! 7. the rate of a pass (`limit.rs`)
+//! 8. the ledger, where uses are counted (`ledger/`)
 //!
 //! What does not pass is refused, and where a payment would mend it, sold
 //! (`sale.rs`, `answer.rs`).
@@ -29,9 +31,10 @@ use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
 use crate::macaroon::{self, MAX_MACAROON, Verified};
 use crate::offer::{Offer, Rate};
+use crate::payment::Unconfirmed;
 use crate::preimage::PaymentHash;
 use crate::price::{Amount, Price};
-use crate::refusal::Refusal;
+use crate::refusal::{Malformed, Refusal};
 use crate::sale;
 
 /// One protected thing: a service name, the offers that open it, and what it
@@ -131,30 +134,29 @@ impl Gate {
             Err(refusal) => return Judged::Decided(self.refuse(head, refusal.into(), None)),
         };
         if self.0.lets_pass(head) {
-            return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), presented, None));
+            return Judged::Decided(self.admitted(Granted::FREE_IF, presented, None));
         }
-        let ruling = self.0.rule(presented.as_ref(), head).and_then(|ruling| {
-            self.0.check_rate(&ruling)?;
-            Ok(ruling)
-        });
-        Judged::Decided(match ruling {
-            Ok(Ruling { grant, debit: Some(debit), .. }) if debit.units > 0 => {
-                return Judged::Undecided(Pending { presented, grant, debit });
-            }
-            Ok(Ruling { grant, .. }) => self.admitted(grant, presented, None),
-            Err(refused) => self.refuse(head, refused, presented),
+        let ruling = match self.0.rule(presented.as_ref(), head) {
+            Ok(ruling) => ruling,
+            Err(refused) => return Judged::Decided(self.refuse(head, refused, presented)),
+        };
+        if ruling.must_wait() {
+            return Judged::Undecided(Pending { presented, ruling });
+        }
+        Judged::Decided(match self.0.check_rate(&ruling) {
+            Ok(()) => self.admitted(ruling.grant, presented, None),
+            Err(refusal) => self.refuse(head, refusal.into(), presented),
         })
     }
 
     fn judge_again(&self, outer: &Grant, head: &Parts) -> Decided {
         let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
-            Ok(ruling) if outer.taken.covers(ruling.debit) => ruling.grant,
-            _ if self.0.lets_pass(head) => Granted::free(Basis::FreeIf),
+            // The outer gate has confirmed the payment, and it is remembered.
+            Ok(ruling) if ruling.unconfirmed.is_none() && outer.taken.covers(ruling.debit) => ruling.grant,
+            _ if self.0.lets_pass(head) => Granted::FREE_IF,
             Ok(_) => return self.refuse(head, Refusal::NestedGate.into(), None),
             // What costs nothing needs no token.
-            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => {
-                Granted::free(Basis::FreePrice)
-            }
+            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
             // A second payment would not mend what the first one did not open.
             Err(refused) if refused.refusal.concerns_token() => {
                 return self.refuse(head, Refused::because(Refusal::NestedGate, refused.refusal), None);
@@ -176,9 +178,7 @@ impl Gate {
                 Ok((offer, Price::Amount(price))) => {
                     return Decided::Payable(Payable { refused, offer: offer.clone(), price });
                 }
-                Ok((_, Price::Free)) => {
-                    return self.admitted(Granted::free(Basis::FreePrice), presented, None);
-                }
+                Ok((_, Price::Free)) => return self.admitted(Granted::FREE, presented, None),
                 Err(unpriced) => unpriced,
             }
         } else {
@@ -187,17 +187,11 @@ impl Gate {
         Decided::Refused(answer::respond(&self.0, head, refused, None))
     }
 
-    /// Asks the ledger.
+    /// The steps that wait: backend and ledger.
     pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Decided {
-        let Pending { presented, mut grant, debit } = pending;
-        let meter = self.0.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
-        match meter.reserve(debit).await {
-            Ok((reservation, remaining)) => {
-                if let Some(token) = &mut grant.token {
-                    token.remaining = Some(remaining);
-                }
-                self.admitted(grant, presented, Some((reservation, debit)))
-            }
+        let Pending { presented, ruling } = pending;
+        match self.0.take(ruling).await {
+            Ok((granted, reserved)) => self.admitted(granted, presented, reserved),
             Err(refused) => self.refuse(head, refused, presented),
         }
     }
@@ -230,7 +224,7 @@ impl Gate {
 #[derive(Debug)]
 pub(crate) enum Judged {
     Decided(Decided),
-    /// The ledger has to be asked for the use.
+    /// The backend or the ledger has to be asked.
     Undecided(Pending),
 }
 
@@ -245,12 +239,11 @@ pub(crate) enum Decided {
     Payable(Payable),
 }
 
-/// A use that is to be asked for, and what is granted with it.
+/// A credential that is good, if backend and ledger say so too.
 #[derive(Debug)]
 pub(crate) struct Pending {
     presented: Option<Presented>,
-    grant: Granted,
-    debit: Debit,
+    ruling: Ruling,
 }
 
 /// A refusal that buying this offer at this price mends.
@@ -261,14 +254,22 @@ pub(crate) struct Payable {
     price: Amount,
 }
 
-/// What a credential opens, and what the ledger has to say first.
+/// What a credential opens, and what has to be asked first.
+#[derive(Debug)]
 pub(crate) struct Ruling {
     grant: Granted,
-    debit: Option<Debit>,
+    unconfirmed: Option<Unconfirmed>,
     rate: Option<(PaymentHash, Rate)>,
+    debit: Option<Debit>,
 }
 
 impl Ruling {
+    const FREE: Self = Self { grant: Granted::FREE, unconfirmed: None, rate: None, debit: None };
+
+    fn must_wait(&self) -> bool {
+        self.unconfirmed.is_some() || self.debit.is_some_and(|debit| debit.units > 0)
+    }
+
     pub(crate) fn into_token(self) -> (Option<GrantedToken>, Option<Debit>) {
         (self.grant.token, self.debit)
     }
@@ -283,9 +284,8 @@ struct Granted {
 }
 
 impl Granted {
-    fn free(basis: Basis) -> Self {
-        Self { basis, token: None, taken: Taken::Nothing }
-    }
+    const FREE: Self = Self { basis: Basis::FreePrice, token: None, taken: Taken::Nothing };
+    const FREE_IF: Self = Self { basis: Basis::FreeIf, ..Self::FREE };
 }
 
 impl GateInner {
@@ -297,7 +297,11 @@ impl GateInner {
         let mut buffer = [0; MAX_MACAROON];
 
         let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
-        let token = macaroon::verify(&credential.macaroon, &credential.preimage, &keys)?;
+        let has_preimage = credential.preimage.is_some();
+        if !has_preimage && !issuer.payments.policy.admit_settled {
+            return Err(Refusal::from(Malformed::NoPreimage).into());
+        }
+        let token = macaroon::verify(&credential.macaroon, credential.preimage.as_ref(), &keys)?;
         if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
             return Err(Refusal::Revoked.into());
         }
@@ -306,7 +310,7 @@ impl GateInner {
         self.check_requirements(&token, &claims)?;
         let (offer, price) = self.price(&token, &claims, head)?;
         if price == Some(Price::Free) {
-            return Ok(Ruling { grant: Granted::free(Basis::FreePrice), debit: None, rate: None });
+            return Ok(Ruling::FREE);
         }
 
         let debit = match claims.uses {
@@ -328,13 +332,35 @@ impl GateInner {
         let granted = self.granted(&token, &claims, offer);
         Ok(Ruling {
             grant: Granted {
-                basis: Basis::Preimage,
+                basis: if has_preimage { Basis::Preimage } else { Basis::Settled },
                 token: Some(granted),
                 taken: debit.map_or(Taken::Pass, Taken::of),
             },
-            debit,
+            unconfirmed: issuer.payments.unconfirmed(token.payment_hash(), claims.handle, has_preimage),
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
+            debit,
         })
+    }
+
+    /// Steps 6 to 8, one line each.
+    async fn take(&self, ruling: Ruling) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
+        self.confirm(&ruling).await?;
+        self.check_rate(&ruling)?;
+        let Ruling { mut grant, debit, .. } = ruling;
+        let Some(debit) = debit.filter(|debit| debit.units > 0) else { return Ok((grant, None)) };
+        let meter = self.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
+        let (reservation, remaining) = meter.reserve(debit).await?;
+        if let Some(token) = &mut grant.token {
+            token.remaining = Some(remaining);
+        }
+        Ok((grant, Some((reservation, debit))))
+    }
+
+    /// Asks the backend whether the token was paid for, where that is not known.
+    pub(crate) async fn confirm(&self, ruling: &Ruling) -> Result<(), Refused> {
+        let Some(payment) = &ruling.unconfirmed else { return Ok(()) };
+        let issuer = &*self.issuer.0;
+        issuer.payments.confirm(payment, &*issuer.backend, &*issuer.clock, &issuer.limits).await
     }
 
     /// Counts the request of a rated pass.

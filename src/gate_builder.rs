@@ -176,7 +176,7 @@ impl GateBuilder {
                     ),
                 ));
             }
-            let longest = sale::longest_token(service, offer, self.issuer.0.caveats.longest_bound());
+            let longest = sale::longest_token(&self.issuer.0, service, offer);
             if longest.is_none_or(|len| len > MAX_SOLD) {
                 return error(format!(
                     "tokens of offer `{id}` would be too long: shorten its names and lists"

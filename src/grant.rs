@@ -78,6 +78,9 @@ pub(crate) struct CapabilitySet {
 pub enum Basis {
     /// The client showed the preimage of its token's invoice.
     Preimage,
+    /// The token came alone, and the backend says that its invoice was paid: see
+    /// [`IssuerBuilder::with_settled_tokens`](crate::IssuerBuilder::with_settled_tokens).
+    Settled,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
     /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
@@ -88,7 +91,7 @@ pub enum Basis {
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
-            Self::Preimage => true,
+            Self::Preimage | Self::Settled => true,
             Self::FreePrice | Self::FreeIf => false,
         }
     }
@@ -97,7 +100,7 @@ impl Basis {
     /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
         match self {
-            Self::Preimage | Self::FreeIf => true,
+            Self::Preimage | Self::Settled | Self::FreeIf => true,
             Self::FreePrice => false,
         }
     }

@@ -3,7 +3,9 @@
 
 use lightning_invoice::{Bolt11Invoice, Currency};
 
-use crate::backend::{BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, Network};
+use crate::backend::{
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, LookUpBy, Network,
+};
 use crate::preimage::PaymentHash;
 
 /// Longest BOLT 11 text that is read, in bytes.
@@ -13,6 +15,9 @@ const MAX_BOLT11: usize = 4096;
 /// much longer.
 const MAX_AHEAD: u64 = 300;
 
+/// Longest handle of an invoice, in bytes.
+pub(crate) const MAX_HANDLE: usize = 256;
+
 /// An invoice that is as asked.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckedInvoice {
@@ -20,6 +25,8 @@ pub(crate) struct CheckedInvoice {
     pub(crate) payment_hash: PaymentHash,
     /// When it can no longer be paid, in unix seconds.
     pub(crate) expires_at: u64,
+    /// By what the backend finds it, where the payment hash is not enough.
+    pub(crate) handle: Option<String>,
 }
 
 /// What is wrong with an invoice.
@@ -39,6 +46,8 @@ pub(crate) enum InvoiceError {
     Expired,
     #[error("invoice is dated {MAX_AHEAD} s or more in the future: set the node's clock")]
     Future,
+    #[error("invoice has no handle of 1 to {MAX_HANDLE} visible ASCII characters to look it up by")]
+    Handle,
     #[error("payment hash was used before")]
     Reused,
 }
@@ -92,7 +101,17 @@ pub(crate) fn check(
     // The text itself and not what it was parsed into: the node signed its own
     // encoding, and from any other a payer recovers another node's key.
     let bolt11 = invoice.bolt11.trim().to_ascii_lowercase();
-    Ok(CheckedInvoice { bolt11, payment_hash, expires_at })
+    let handle = match capabilities.look_up() {
+        Some(LookUpBy::Handle) => {
+            Some(invoice.handle.clone().filter(|handle| is_handle(handle)).ok_or(InvoiceError::Handle)?)
+        }
+        Some(LookUpBy::PaymentHash) | None => None,
+    };
+    Ok(CheckedInvoice { bolt11, payment_hash, expires_at, handle })
+}
+
+fn is_handle(text: &str) -> bool {
+    (1..=MAX_HANDLE).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(all(test, feature = "dev"))]

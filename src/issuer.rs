@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use crate::backend::{Capabilities, Network, PaymentBackend};
+use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
@@ -17,10 +17,14 @@ use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
 use crate::limit::Limits;
 use crate::offer::Offer;
+use crate::payment::{Payments, Policy};
 use crate::preimage::PaymentHash;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a backend may take to say that it is well.
+const HEALTH_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Issues and honours the tokens of a server: its keys, network, payment
 /// backend, ledger, conditions and clock. Two issuers with the same keys are
@@ -56,6 +60,7 @@ pub(crate) struct IssuerInner {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) challenge_lifetime: Duration,
     pub(crate) limits: Limits,
+    pub(crate) payments: Payments,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -79,6 +84,7 @@ impl Issuer {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             challenge_lifetime: 5 * MINUTE,
+            settlement: Policy::default(),
             invoices_in_flight: 64,
             invoice_time_limit: Duration::from_secs(10),
         }
@@ -155,6 +161,18 @@ impl Issuer {
         meter.run_to_end(async move { ledger.open_reservations().await }).await
     }
 
+    /// Whether the backend can be reached and takes our credentials: for a
+    /// readiness probe. It may take 5 seconds. A server whose backend is down
+    /// still admits what was paid for.
+    ///
+    /// # Errors
+    /// Why it cannot be used, or
+    /// [`Unsupported`](crate::BackendErrorKind::Unsupported) where the backend
+    /// does not tell.
+    pub async fn check_backend(&self) -> Result<(), BackendError> {
+        backend::call(HEALTH_TIME_LIMIT, self.0.backend.check_health()).await
+    }
+
     /// Takes a service name for one gate builder and the gates made with it.
     pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,6 +237,7 @@ pub struct IssuerBuilder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     challenge_lifetime: Duration,
+    settlement: Policy,
     invoices_in_flight: usize,
     invoice_time_limit: Duration,
 }
@@ -263,6 +282,28 @@ impl IssuerBuilder {
         self
     }
 
+    /// Admits a token only once the backend says that its invoice was paid, as
+    /// is always so with a [custodian](Capabilities::custodian). The backend is
+    /// asked once per token, when it is first presented, and its answer is
+    /// remembered by this process while the token is among the last 65,536.
+    ///
+    /// A payment that the backend has not seen yet is answered 503; one that no
+    /// longer can be made, 402.
+    pub fn with_strict_settlement(mut self) -> Self {
+        self.settlement.strict = true;
+        self
+    }
+
+    /// Admits also a token that comes without its preimage
+    /// (`Authorization: L402 <token>`), once the backend says that its invoice
+    /// was paid, for payers whose wallet shows no preimage. The grant's basis
+    /// is then [`Basis::Settled`](crate::Basis::Settled). The token alone is
+    /// then worth what was paid for it: whoever reads the challenge can use it.
+    pub fn with_settled_tokens(mut self) -> Self {
+        self.settlement.admit_settled = true;
+        self
+    }
+
     /// How many invoices may be asked for at once, and how long each may take:
     /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
     pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
@@ -274,8 +315,9 @@ impl IssuerBuilder {
     /// The issuer.
     ///
     /// # Errors
-    /// The backend takes payments on another network, two keys have the same
-    /// id, or a condition has a name that is not allowed.
+    /// The backend takes payments on another network or cannot say what was
+    /// paid where that is needed, two keys have the same id, or a condition has
+    /// a name that is not allowed.
     pub fn build(self) -> Result<Issuer, Error> {
         let capabilities = self.backend.capabilities();
         if capabilities.network() != self.network {
@@ -288,6 +330,7 @@ impl IssuerBuilder {
                 ),
             ));
         }
+        let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
@@ -307,6 +350,7 @@ impl IssuerBuilder {
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
             limits: Limits::new(self.invoices_in_flight.min(Semaphore::MAX_PERMITS), self.invoice_time_limit),
+            payments: Payments::new(settlement),
             names: Mutex::default(),
         })))
     }

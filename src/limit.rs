@@ -1,7 +1,7 @@
 //! What is limited: the invoices that are made at once and the time of each,
 //! payment hashes to one sale, and the rate of a pass.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::offer::Rate;
 use crate::preimage::PaymentHash;
+use crate::recent::Recent;
 
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -29,35 +30,11 @@ impl Limits {
 }
 
 /// What this process has sold, whichever issuer did.
-static SOLD: LazyLock<Mutex<Sold>> = LazyLock::new(Mutex::default);
+static SOLD: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
 
 /// Remembers a payment hash; `false` where it was sold before.
 pub(crate) fn is_new(hash: PaymentHash) -> bool {
     SOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(hash)
-}
-
-/// How many hashes are remembered at least, and twice this at most: up to
-/// 131,072 of 16 bytes, under 5 MiB with the tables.
-const GENERATION: usize = 65_536;
-
-/// The first 16 bytes of the payment hashes sold last, in two generations.
-#[derive(Debug, Default)]
-struct Sold {
-    young: HashSet<[u8; 16]>,
-    old: HashSet<[u8; 16]>,
-}
-
-impl Sold {
-    fn insert(&mut self, hash: PaymentHash) -> bool {
-        let key = hash.as_bytes()[..16].try_into().expect("16 of 32 bytes");
-        if self.old.contains(&key) || !self.young.insert(key) {
-            return false;
-        }
-        if self.young.len() >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
-        true
-    }
 }
 
 /// How many passes have a rate kept at once, in each of 32 shards: 32,768 in
@@ -111,20 +88,6 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&n.to_be_bytes());
         bytes.into()
-    }
-
-    #[test]
-    fn the_last_65536_hashes_are_remembered_and_the_table_stays_small() {
-        let mut sold = Sold::default();
-        for n in 0..4 * GENERATION {
-            assert!(sold.insert(hash(n)));
-            assert!(!sold.insert(hash(n)));
-            assert!(sold.young.len() + sold.old.len() <= 2 * GENERATION);
-        }
-        for n in 3 * GENERATION..4 * GENERATION {
-            assert!(!sold.insert(hash(n)), "{n}");
-        }
-        assert!(sold.insert(hash(0)), "long forgotten");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | 401 | 16 | none | the credential itself is broken; paying again would not help |
 //! | 400 and other 4xx | 3 | none | the request cannot be sold |
 //! | 429 | 8 | none | a limit is reached |
-//! | 503 | 14 | none | node, ledger or price source cannot be asked now |
+//! | 503 | 14 | none | node, ledger or price source cannot be asked now, or a payment has yet to arrive |
 //! | 500 | 13 | none | the server is built wrong |
 
 use std::fmt;
@@ -49,6 +49,8 @@ pub enum Refusal {
     UnknownCaveat,
     /// The value of a caveat does not parse, or widens an earlier one.
     InvalidCaveat,
+    /// The token's invoice was not paid, and no longer can be.
+    NotPaid,
     /// The registered condition of this name does not hold for the request.
     ConditionFailed(Arc<str>),
 
@@ -73,12 +75,15 @@ pub enum Refusal {
         retry_after: Duration,
     },
 
-    /// The Lightning node or wallet did not give a usable invoice.
+    /// The Lightning node or wallet did not give a usable invoice, or did not
+    /// say whether one was paid.
     BackendUnavailable {
         /// When to ask again.
         retry_after: Duration,
     },
-    /// Too many invoices are being made at this moment.
+    /// The backend has not seen the payment of the token's invoice yet.
+    PaymentPending,
+    /// Too many invoices are being made or looked up at this moment.
     Busy,
     /// The ledger could not be asked.
     LedgerUnavailable,
@@ -100,7 +105,7 @@ pub enum Refusal {
 pub enum Malformed {
     /// Longer than any credential.
     TooLong,
-    /// No `:` between token and preimage, or no preimage.
+    /// No preimage beside the token.
     NoPreimage,
     /// Several tokens before one preimage, for which no rule exists.
     SeveralTokens,
@@ -141,6 +146,7 @@ impl Refusal {
             Self::WrongMethod => (402, 13, "wrong_method", "the token is restricted to other methods"),
             Self::UnknownCaveat => (402, 13, "unknown_caveat", "the token has a caveat this server does not know"),
             Self::InvalidCaveat => (402, 13, "invalid_caveat", "a caveat of the token is invalid"),
+            Self::NotPaid => (402, 13, "not_paid", "the invoice of the token was not paid; buy a new one"),
             Self::ConditionFailed(_) => (402, 13, "condition_failed", "a condition of the token does not hold for this request"),
 
             Self::Malformed(malformed) => (401, 16, malformed.code(), malformed.detail()),
@@ -153,8 +159,9 @@ impl Refusal {
 
             Self::RateLimited { .. } => (429, 8, "rate_limited", "the pass is used more often than its rate allows"),
 
-            Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "no invoice can be made just now"),
-            Self::Busy => (503, 14, "busy", "too many invoices are being made just now"),
+            Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "the Lightning backend cannot be asked just now"),
+            Self::PaymentPending => (503, 14, "payment_pending", "the payment of the token has not arrived yet"),
+            Self::Busy => (503, 14, "busy", "too many ask about invoices just now"),
             Self::LedgerUnavailable => (503, 14, "ledger_unavailable", "the use cannot be counted just now"),
             Self::PriceUnavailable => (503, 14, "price_unavailable", "the price is not known just now"),
 

@@ -2,23 +2,19 @@
 //!
 //! limit, backend, mint.
 
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::request::Parts;
 
 use crate::answer::Refused;
-use crate::backend::{BackendError, BackendErrorKind, InvoiceRequest};
+use crate::backend::{self, BackendError, BackendErrorKind, Capabilities, InvoiceRequest, LookUpBy};
 use crate::caveat::Minted;
 use crate::challenge::Challenge;
 use crate::clock::unix;
 use crate::entropy::random;
 use crate::gate::GateInner;
-use crate::invoice::{self, CheckedInvoice, InvoiceError};
+use crate::invoice::{self, CheckedInvoice, InvoiceError, MAX_HANDLE};
 use crate::issuer::IssuerInner;
 use crate::limit;
 use crate::macaroon::{Identifier, TokenId, mint};
@@ -26,7 +22,6 @@ use crate::offer::Offer;
 use crate::preimage::PaymentHash;
 use crate::price::Amount;
 use crate::refusal::Refusal;
-use crate::sync::timeout;
 
 /// Shortest time in which an invoice can be paid, in seconds.
 const MIN_LIFETIME: u64 = 30;
@@ -69,6 +64,8 @@ pub(crate) async fn sell(
     let lifetime = issuer.challenge_lifetime.as_secs().min(duration.max(MIN_LIFETIME));
 
     let mut minted = Minted::new(&gate.service, offer, price, 0, bound);
+    // In place of the one that comes with the invoice, to be counted.
+    minted.handle = needs_handle(&issuer.capabilities).then(String::new);
     let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
     let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
     // Nobody pays for a token that is revoked already.
@@ -93,6 +90,7 @@ pub(crate) async fn sell(
     let pay_by = invoice.expires_at;
     let valid_until = pay_by.saturating_add(duration);
     minted.valid_until = valid_until;
+    minted.handle = invoice.handle;
     let identifier = Identifier { version: 0, payment_hash: invoice.payment_hash, token_id };
     let root = key.root(&identifier.to_bytes());
     let token =
@@ -109,26 +107,12 @@ pub(crate) async fn sell(
 }
 
 async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<CheckedInvoice, BackendError> {
-    let invoice = timeout(issuer.limits.time_limit, caught(issuer.backend.create_invoice(ask)))
-        .await
-        .map_err(|_| BackendError::timeout())??;
+    let invoice = backend::call(issuer.limits.time_limit, issuer.backend.create_invoice(ask)).await?;
     let checked = invoice::check(&invoice, ask, &issuer.capabilities, unix(issuer.clock.now()))?;
     if !limit::is_new(checked.payment_hash) {
         return Err(InvoiceError::Reused.into());
     }
     Ok(checked)
-}
-
-/// A panic of the backend's is a failure of the backend's.
-async fn caught<T>(
-    mut call: Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + '_>>,
-) -> Result<T, BackendError> {
-    poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).unwrap_or_else(|_| {
-            Poll::Ready(Err(BackendError::new(BackendErrorKind::Backend, "backend panicked")))
-        })
-    })
-    .await
 }
 
 impl From<BackendError> for Refused {
@@ -141,10 +125,17 @@ impl From<BackendError> for Refused {
     }
 }
 
+fn needs_handle(capabilities: &Capabilities) -> bool {
+    capabilities.look_up() == Some(LookUpBy::Handle)
+}
+
 /// The longest token that an offer can make, to see whether it is within the
 /// caps and leaves its holder room to attenuate.
-pub(crate) fn longest_token(service: &str, offer: &Offer, bound: Vec<crate::caveat::Bound>) -> Option<usize> {
-    let caveats = Minted::new(service, offer, Amount::MOST, u64::MAX, bound).caveats();
+pub(crate) fn longest_token(issuer: &IssuerInner, service: &str, offer: &Offer) -> Option<usize> {
+    let bound = issuer.caveats.longest_bound();
+    let mut minted = Minted::new(service, offer, Amount::MOST, u64::MAX, bound);
+    minted.handle = needs_handle(&issuer.capabilities).then(|| "x".repeat(MAX_HANDLE));
+    let caveats = minted.caveats();
     let identifier = Identifier { version: 0, payment_hash: [0; 32].into(), token_id: [0; 32].into() };
     let token = mint(&[0; 32], &identifier, &caveats).ok()?;
     (caveats.len() <= 24).then(|| token.as_bytes().len())

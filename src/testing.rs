@@ -42,6 +42,7 @@ impl Gate {
         let identifier = Identifier { version: 0, payment_hash: preimage.payment_hash(), token_id };
         let token = mint(&*key.root(&identifier.to_bytes()), &identifier, caveats)
             .expect("the gate was built for tokens within the caps");
+        issuer.payments.remember(preimage.payment_hash());
         token.credential(&preimage)
     }
 }

@@ -1,5 +1,6 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+mod call;
 mod capabilities;
 #[cfg(feature = "_http")]
 mod config;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 
+pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
@@ -188,7 +190,7 @@ impl<B: PaymentBackend + ?Sized> PaymentBackend for Arc<B> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvoiceRequest {
-    /// The amount in msat, a multiple of the backend's step.
+    /// The amount in msat, a multiple of the backend's step and never zero.
     pub amount_msat: u64,
     /// What the payer is shown.
     pub description: String,

@@ -14,6 +14,7 @@
 //! | `<service>_max_price` | `<integer>msat` | the request costs at most that |
 //! | `<service>_rate` | `<n>/<seconds>` | a pass is used at most that often |
 //! | `<service>_method` | `GET,HEAD` | the request's method is in every list |
+//! | `invoice_handle` | free | always: by it the backend finds the invoice; a later one is the same |
 //! | `preimage` | 64 hex digits | it is the preimage of the token's payment hash |
 //! | registered | free | its closure says so: see [`CaveatRegistry`] |
 //!
@@ -24,6 +25,7 @@
 
 mod capabilities;
 mod expiry;
+mod handle;
 mod method;
 mod offer;
 mod preimage;
@@ -113,6 +115,7 @@ impl Suffix {
 /// Conditions that stand alone.
 const SERVICES: &str = "services";
 const PREIMAGE: &str = "preimage";
+const HANDLE: &str = "invoice_handle";
 
 /// What a request is judged against.
 #[derive(Debug)]
@@ -142,6 +145,8 @@ pub(crate) struct Claims<'m> {
     pub(crate) max_price: Option<Amount>,
     /// Whether the server bound the token to a price.
     pub(crate) price_is_bound: bool,
+    /// By what the backend finds its invoice.
+    pub(crate) handle: Option<&'m str>,
 }
 
 /// Uses of a metered token.
@@ -164,6 +169,7 @@ struct Seen<'m> {
     rate: Option<Rate>,
     max_price: Option<Amount>,
     price_is_bound: bool,
+    handle: Option<&'m str>,
 }
 
 /// Checks every caveat, and reads what the server minted.
@@ -191,6 +197,7 @@ pub(crate) fn check<'m>(token: &Verified<'m>, scope: &Scope<'_>) -> Result<Claim
         rate: seen.rate,
         max_price: seen.max_price,
         price_is_bound: seen.price_is_bound,
+        handle: seen.handle,
     })
 }
 
@@ -206,6 +213,7 @@ fn apply<'m>(
     match caveat.condition {
         SERVICES => services::apply(&mut seen.services, value, minted, scope.service)?,
         PREIMAGE => preimage::apply(value, token)?,
+        HANDLE => handle::apply(&mut seen.handle, value, minted)?,
         condition => {
             if scope.registry.apply(caveat, token, scope)? {
                 return Ok(true);
@@ -269,6 +277,7 @@ pub(crate) struct Minted<'a> {
     pub(crate) rate: Option<Rate>,
     pub(crate) max_price: Option<Amount>,
     pub(crate) bound: Vec<Bound>,
+    pub(crate) handle: Option<String>,
 }
 
 impl<'a> Minted<'a> {
@@ -292,6 +301,7 @@ impl<'a> Minted<'a> {
             rate: offer.access.max_rate(),
             max_price: offer.pricing.is_computed().then_some(price),
             bound,
+            handle: None,
         }
     }
 
@@ -307,6 +317,7 @@ impl<'a> Minted<'a> {
             caveats.extend(self.max_price.map(|price| format!("{service}_max_price={price}")));
         }
         caveats.extend(self.bound.iter().map(Bound::to_caveat));
+        caveats.extend(self.handle.iter().map(|handle| format!("{HANDLE}={handle}")));
         caveats
     }
 }

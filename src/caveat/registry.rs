@@ -11,7 +11,7 @@ use crate::macaroon::{TokenId, Verified};
 use crate::preimage::PaymentHash;
 use crate::refusal::Refusal;
 
-use super::{Caveat, PREIMAGE, SERVICES, SUFFIXES, Scope};
+use super::{Caveat, HANDLE, PREIMAGE, SERVICES, SUFFIXES, Scope};
 
 /// Longest value that a token is bound to, in bytes.
 const MAX_BOUND: usize = 256;
@@ -97,7 +97,7 @@ impl CaveatRegistry {
             if !(1..=64).contains(&name.len()) || !name.bytes().all(allowed) {
                 return error("is not 1 to 64 of a-z, 0-9, `-` and `_`");
             }
-            let mut built_in = SUFFIXES.iter().map(|(suffix, _)| *suffix).chain([SERVICES, PREIMAGE]);
+            let mut built_in = SUFFIXES.iter().map(|(suffix, _)| *suffix).chain([SERVICES, PREIMAGE, HANDLE]);
             let is_like = |taken: &&str| {
                 name.strip_suffix(taken).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
             };

@@ -3,4 +3,7 @@
 //!
 //! A suite panics with a sentence that says which rule was broken.
 
+pub mod backend;
+mod backend_faults;
+mod fault_server;
 pub mod ledger;

@@ -69,8 +69,8 @@ impl Macaroon<'_> {
     }
 }
 
-/// A macaroon that this server minted and whose invoice was paid: its
-/// signature and its preimage held. Caveats and ledger accept nothing else.
+/// A macaroon that this server minted: its signature held, and so did the
+/// preimage, where one was presented. Caveats and ledger accept nothing else.
 #[derive(Debug)]
 pub(crate) struct Verified<'m> {
     macaroon: &'m Macaroon<'m>,
@@ -81,7 +81,7 @@ pub(crate) struct Verified<'m> {
 /// Checks identifier, signature and preimage, in this order.
 pub(crate) fn verify<'m>(
     macaroon: &'m Macaroon<'m>,
-    preimage: &Preimage,
+    preimage: Option<&Preimage>,
     keys: &SigningKeys,
 ) -> Result<Verified<'m>, Refusal> {
     let identifier = macaroon.identifier();
@@ -96,7 +96,7 @@ pub(crate) fn verify<'m>(
     if macaroon.caveats().len() < usize::from(token_id.minted()) {
         return Err(Refusal::BadSignature);
     }
-    if preimage.payment_hash() != identifier.payment_hash {
+    if preimage.is_some_and(|preimage| preimage.payment_hash() != identifier.payment_hash) {
         return Err(Refusal::WrongPreimage);
     }
     Ok(Verified { macaroon, payment_hash: identifier.payment_hash, token_id })
