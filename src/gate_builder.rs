@@ -11,6 +11,7 @@ use crate::gate::{Gate, GateInner};
 use crate::issuer::{Claim, Issuer};
 use crate::name;
 use crate::offer::Offer;
+use crate::price::{Price, Unit};
 use crate::sale;
 
 /// Longest token that is sold, in bytes. A challenge carries it twice, with an
@@ -175,6 +176,13 @@ impl GateBuilder {
                         "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
                     ),
                 ));
+            }
+            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
+                if price.unit() != Unit::Msat {
+                    return error(format!(
+                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
+                    ));
+                }
             }
             let longest = sale::longest_token(&self.issuer.0, service, offer);
             if longest.is_none_or(|len| len > MAX_SOLD) {
