@@ -54,6 +54,7 @@
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
+//! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
 //! None is on by default, and none changes what the others do.
 //!
@@ -87,6 +88,8 @@ mod extract;
 mod gate;
 mod gate_builder;
 mod grant;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod invoice;
 mod issuer;
 mod keys;
