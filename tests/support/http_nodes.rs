@@ -37,7 +37,7 @@ pub fn nodes() -> Vec<Node> {
                 use l402::{LndBackend, LndConfig};
                 let directory = tempfile::tempdir().unwrap();
                 let macaroon = directory.path().join("invoice.macaroon");
-                std::fs::write(&macaroon, "s3cret").unwrap();
+                std::fs::write(&macaroon, b"\x02s3cret").unwrap();
                 Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
             },
             secrets: &["s3cret", "733363726574"],
