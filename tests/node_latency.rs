@@ -19,7 +19,7 @@ use support::http_nodes::{Node, Site, nodes};
 
 /// The latency that 50, and 99, of 100 paid requests stay below.
 async fn latency(site: &Site) -> [Duration; 2] {
-    const REQUESTS: usize = 2_000;
+    const REQUESTS: usize = 1_000;
     let mut times = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
         let credential = site.gate.test_credential();
