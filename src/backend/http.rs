@@ -207,6 +207,10 @@ impl Answer {
             }
             status if status.is_server_error() => BackendErrorKind::Backend,
             status if status.is_client_error() => BackendErrorKind::Rejected,
+            status if status.is_redirection() => {
+                let what = format!("status {}: redirects are not followed", status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             _ => BackendErrorKind::InvalidResponse,
         };
         BackendError::new(kind, format!("status {}", self.status.as_u16()))

@@ -1,15 +1,16 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+// `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod http;
 #[cfg(feature = "lnbits")]
 mod lnbits;
@@ -18,7 +19,7 @@ mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(feature = "lnd"), allow(dead_code, reason = "each backend uses a part"))]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
 mod tls;
 
 use std::fmt;
