@@ -65,7 +65,7 @@ pub(crate) fn read(text: &str) -> Option<Bolt11> {
         description_hash: raw.description_hash().map(bytes),
         dated: raw.data.timestamp.as_unix_timestamp(),
         expiry: Duration::from_secs(
-            raw.expiry_time().map_or(DEFAULT_EXPIRY_TIME, |expiry| expiry.as_seconds()),
+            raw.expiry_time().map_or(DEFAULT_EXPIRY_TIME, lightning_invoice::ExpiryTime::as_seconds),
         ),
     })
 }

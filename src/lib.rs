@@ -43,10 +43,12 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor |
+//! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
+//! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -111,6 +113,9 @@ pub use backend::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
     PaymentBackend, UnknownNetwork,
 };
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use backend::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use backend::{DevBackend, DevPayError};
@@ -123,6 +128,9 @@ pub use backend::{LndBackend, LndConfig};
 #[cfg(feature = "lnurl")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
 pub use backend::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use backend::{PhoenixdBackend, PhoenixdConfig};
 pub use caveat::{Caveat, CaveatRegistry, Check};
 pub use challenge::{Challenge, ChallengeError};
 #[cfg(feature = "test-util")]

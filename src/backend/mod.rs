@@ -3,14 +3,22 @@
 // `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
+#[cfg(feature = "cln")]
+mod cln;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod http;
 #[cfg(feature = "lnbits")]
 mod lnbits;
@@ -18,8 +26,13 @@ mod lnbits;
 mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod tls;
 
 use std::fmt;
@@ -34,6 +47,9 @@ use crate::preimage::PaymentHash;
 
 pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
@@ -47,6 +63,9 @@ pub use lnd::{LndBackend, LndConfig};
 #[cfg(feature = "lnurl")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
 pub use lnurl::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
