@@ -49,10 +49,12 @@
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
+//! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
+//! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
 //! None is on by default, and none changes what the others do.
 //!
@@ -86,6 +88,8 @@ mod extract;
 mod gate;
 mod gate_builder;
 mod grant;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod invoice;
 mod issuer;
 mod keys;
@@ -128,6 +132,9 @@ pub use backend::{LndBackend, LndConfig};
 #[cfg(feature = "lnurl")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
 pub use backend::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use backend::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use backend::{PhoenixdBackend, PhoenixdConfig};

@@ -5,7 +5,7 @@ mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
 mod cln;
-#[cfg(feature = "_http")]
+#[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
@@ -26,9 +26,11 @@ mod lnbits;
 mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
+#[cfg(feature = "nwc")]
+mod nwc;
 #[cfg(feature = "phoenixd")]
 mod phoenixd;
-#[cfg(feature = "_http")]
+#[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
@@ -63,6 +65,9 @@ pub use lnd::{LndBackend, LndConfig};
 #[cfg(feature = "lnurl")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
 pub use lnurl::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use nwc::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
@@ -297,7 +302,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd"))]
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
