@@ -78,7 +78,7 @@ fn bytes(hash: &Sha256) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// As LNbits 1.6.2 writes it with its FakeWallet.
+    /// As LNbits 1.6.2 writes it with its `FakeWallet`.
     const OF_LNBITS: &str = "lnbc210n1p4spy65dqz0qxqzfvsp592g3gcyf2umryt9tzcjkvdmdyt38apg6nf98t852at7dzlfnv5pqpp5dnzee8s4j9pqkwznjdmzg85yr6ax2tvzrsu7nn6gft07axwyh7xqkcrnqw9jhz5wjp9d8szdsrtf7uph06rc4ap2x3cjdrff3a343r3rxtxmvpq3zjatmg8ycw6whgfszglxpy325526s2puhk9t0h7s00gphz9kfy";
 
     #[test]
