@@ -29,6 +29,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_tungstenite::accept_async;
 
 use support::nwc::{Relay, Setup, Wallet, ask, failure, message, response, tag};
@@ -529,6 +534,45 @@ async fn a_relay_that_says_nothing_is_given_up_before_the_call_is() {
         assert!(began.elapsed() < Duration::from_secs(4));
         tokio::time::resume();
     }
+}
+
+/// The relay behind TLS, with the certificate that the operator pinned.
+#[tokio::test]
+async fn a_relay_over_tls_is_known_by_its_certificate() {
+    let file = |name: &str| format!("{}/tests/vectors/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let chain = vec![CertificateDer::from_pem_file(file("lnd.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file("lnd.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let relay = Relay::start().await;
+    let wallet = Wallet::start(&relay).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let behind = relay.address;
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut near) = acceptor.accept(tcp).await else { continue };
+            let mut far = TcpStream::connect(behind).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let uri = wallet.uri().replace(&relay.url(), &format!("wss://localhost:{port}"));
+    let config = NwcConfig::new(uri, Network::Regtest);
+    for refused in [config.clone(), config.clone().with_certificate(file("lnd-other-key.pem"))] {
+        let error = create(&NwcBackend::new(refused).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), Connect, "{error:?}");
+    }
+    assert_eq!(relay.connected(), 1);
+    create(&NwcBackend::new(config.clone().with_certificate(file("lnd.pem"))).unwrap()).await.unwrap();
+    assert_eq!((relay.connected(), wallet.calls().len()), (2, 1));
+
+    let error = NwcBackend::new(config.with_certificate(file("missing.pem"))).unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
 }
 
 /// As where a router forgets a connection: both ends think that it is there.
