@@ -22,7 +22,7 @@ use l402::{
     Access, BackendError, Capabilities, Gate, HOUR, Invoice, InvoiceState, Issuer, KeyRing, L402Layer,
     LookUpBy, Network, NwcBackend, NwcConfig, Offer, PaymentBackend, Price, RootKey,
 };
-use nostr::event::Event;
+use nostr::event::{Event, EventId};
 use nostr::key::Keys;
 use nostr::nips::nip44;
 use serde_json::{Value, json};
@@ -279,11 +279,10 @@ async fn only_the_wallets_own_answer_to_this_request_counts() {
         let stranger = Keys::generate();
         let paid = json!({ "result_type": "lookup_invoice", "result": { "state": "settled" } }).to_string();
         let request_id = tag(event, "e");
-        let forged = forged_answer(&stranger, event, &request_id, &paid);
-        let claimed = forged.replace(&stranger.public_key().to_hex(), &event.pubkey.to_hex());
+        let forged = forged(&stranger, event, &paid);
         let mut out = vec![
-            forged,
-            claimed,
+            message(id, &forged[0]),
+            message(id, &forged[1]),
             // Changed on the way.
             true_one.replace("\"kind\":23195", "\"kind\":23194"),
             true_one.replace(&request_id, &"00".repeat(32)),
@@ -316,11 +315,23 @@ async fn only_the_wallets_own_answer_to_this_request_counts() {
     assert_eq!(relay.connected(), 2);
 }
 
-/// An answer to the request that this event answers, signed by somebody else.
-fn forged_answer(stranger: &Keys, event: &Event, request_id: &str, text: &str) -> String {
+/// An answer to the request that this event answers, signed by somebody else;
+/// and the same in the wallet's name.
+fn forged(stranger: &Keys, event: &Event, text: &str) -> [Event; 2] {
     let client = tag(event, "p").parse().unwrap();
     let content = nip44::encrypt(stranger.secret_key(), &client, text, nip44::Version::V2).unwrap();
-    message("answers", &response(stranger, &client, request_id, &content))
+    let own = response(stranger, &client, &tag(event, "e"), &content);
+    let mut claimed = own.clone();
+    claimed.pubkey = event.pubkey;
+    claimed.id = EventId::compute(
+        &claimed.pubkey,
+        &claimed.created_at,
+        &claimed.kind,
+        &claimed.tags,
+        &claimed.content,
+    );
+    assert!(claimed.verify_id() && !claimed.verify_signature());
+    [own, claimed]
 }
 
 #[tokio::test]
@@ -343,6 +354,7 @@ async fn a_relay_that_floods_closes_or_refuses_fails_one_call_and_the_next_one_i
     for (what, misdeed, kind) in [
         ("flood", frames(20_000, r#"["NOTICE","again"]"#.to_owned()), InvalidResponse),
         ("huge frame", frames(1, "x".repeat(64 * 1024 + 1)), InvalidResponse),
+        ("huge message in small frames", frames(1, "fragments".repeat(8 * 1024)), InvalidResponse),
         ("huge frames", frames(100, "x".repeat(1024 * 1024)), InvalidResponse),
         (
             "end of the subscription",
