@@ -21,8 +21,8 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return error("holds a password: give that apart");
     }
-    if uri.query().is_some() {
-        return error("has a query");
+    if uri.query().is_some() || base.contains('#') {
+        return error("has a query or a fragment");
     }
     Ok(base.to_owned())
 }
@@ -79,9 +79,15 @@ mod tests {
     fn an_address_is_a_url_without_password_or_query() {
         assert_eq!(base_url(" https://node.example:8080/ ").unwrap(), "https://node.example:8080");
         assert_eq!(base_url("http://127.0.0.1:9740").unwrap(), "http://127.0.0.1:9740");
-        for text in
-            ["", "node.example:8080", "ftp://node.example", "https://", "https://a:b@node", "https://node/?a"]
-        {
+        for text in [
+            "",
+            "node.example:8080",
+            "ftp://node.example",
+            "https://",
+            "https://a:b@node",
+            "https://node/?a",
+            "https://node/#a",
+        ] {
             assert_eq!(base_url(text).unwrap_err().kind(), ErrorKind::Backend, "{text}");
         }
     }

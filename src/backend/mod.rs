@@ -3,19 +3,38 @@
 // `config`, `http` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
+#[cfg(feature = "cln")]
+mod cln;
 #[cfg(feature = "_tls")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod http;
+#[cfg(feature = "lnbits")]
+mod lnbits;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "lnurl")]
+mod lnurl;
 #[cfg(feature = "nwc")]
 mod nwc;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
 #[cfg(feature = "_tls")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod tls;
 
 use std::fmt;
@@ -30,16 +49,28 @@ use crate::preimage::PaymentHash;
 
 pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
 pub use error::{BackendError, BackendErrorKind};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use lnbits::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use lnurl::{LnurlBackend, LnurlConfig};
 #[cfg(feature = "nwc")]
 #[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
 pub use nwc::{NwcBackend, NwcConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,7 +302,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(any(feature = "lnd", feature = "nwc"))]
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
