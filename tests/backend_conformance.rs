@@ -374,27 +374,3 @@ async fn a_client_that_does_not_withstand_a_fault_is_caught() {
         is_caught_by(rule, &format!("{flaw:?}"), suite).await;
     }
 }
-
-#[cfg(feature = "lnbits")]
-#[tokio::test]
-async fn lnbits_withstands_every_fault() {
-    use l402::{LnbitsBackend, LnbitsConfig, Network};
-
-    let key = "5e".repeat(16);
-    let build = |url: &str| -> Arc<dyn l402::PaymentBackend> {
-        Arc::new(LnbitsBackend::new(LnbitsConfig::new(url, Network::Regtest, &key)).unwrap())
-    };
-    conformance::backend::check_faults(build, &[&key]).await;
-}
-
-#[cfg(feature = "lnurl")]
-#[tokio::test]
-async fn lnurl_withstands_every_fault() {
-    use l402::{LnurlBackend, LnurlConfig, Network};
-
-    let build = |url: &str| -> Arc<dyn l402::PaymentBackend> {
-        let address = format!("{url}/.well-known/lnurlp/shop");
-        Arc::new(LnurlBackend::new(LnurlConfig::new(address, Network::Regtest)).unwrap())
-    };
-    conformance::backend::check_faults(build, &[]).await;
-}

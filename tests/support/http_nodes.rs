@@ -37,10 +37,49 @@ pub fn nodes() -> Vec<Node> {
                 use l402::{LndBackend, LndConfig};
                 let directory = tempfile::tempdir().unwrap();
                 let macaroon = directory.path().join("invoice.macaroon");
-                std::fs::write(&macaroon, "s3cret").unwrap();
+                std::fs::write(&macaroon, b"\x02\x01s3cret").unwrap();
                 Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
             },
             secrets: &["s3cret", "733363726574"],
+        },
+        #[cfg(feature = "cln")]
+        Node {
+            name: "Core Lightning",
+            build: |url| {
+                use l402::{ClnBackend, ClnConfig};
+                let rune = "czNjcmV0".repeat(6);
+                Arc::new(ClnBackend::new(ClnConfig::new(url, Network::Regtest, rune)).unwrap())
+            },
+            secrets: &["czNjcmV0"],
+        },
+        #[cfg(feature = "phoenixd")]
+        Node {
+            name: "phoenixd",
+            build: |url| {
+                use l402::{PhoenixdBackend, PhoenixdConfig};
+                Arc::new(PhoenixdBackend::new(PhoenixdConfig::new(url, Network::Regtest, "s3cret")).unwrap())
+            },
+            // Of Basic credentials the second: `:s3cret` in base64.
+            secrets: &["s3cret", "OnMzY3JldA"],
+        },
+        #[cfg(feature = "lnbits")]
+        Node {
+            name: "LNbits",
+            build: |url| {
+                use l402::{LnbitsBackend, LnbitsConfig};
+                Arc::new(LnbitsBackend::new(LnbitsConfig::new(url, Network::Regtest, "s3cret")).unwrap())
+            },
+            secrets: &["s3cret"],
+        },
+        #[cfg(feature = "lnurl")]
+        Node {
+            name: "LNURL-pay",
+            build: |url| {
+                use l402::{LnurlBackend, LnurlConfig};
+                let address = format!("{url}/.well-known/lnurlp/shop");
+                Arc::new(LnurlBackend::new(LnurlConfig::new(address, Network::Regtest)).unwrap())
+            },
+            secrets: &[],
         },
     ]
 }
