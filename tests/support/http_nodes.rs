@@ -23,6 +23,10 @@ pub struct Node {
     pub secrets: &'static [&'static str],
 }
 
+/// Of the form that runes have.
+#[cfg(feature = "cln")]
+const RUNE: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U9MA==";
+
 pub fn nodes() -> Vec<Node> {
     vec![
         Node {
@@ -30,27 +34,14 @@ pub fn nodes() -> Vec<Node> {
             build: |url| Arc::new(Sloppy::new(url, Flaw::None)),
             secrets: &["s3cret"],
         },
-        #[cfg(feature = "lnd")]
-        Node {
-            name: "LND",
-            build: |url| {
-                use l402::{LndBackend, LndConfig};
-                let directory = tempfile::tempdir().unwrap();
-                let macaroon = directory.path().join("invoice.macaroon");
-                std::fs::write(&macaroon, b"\x02\x01s3cret").unwrap();
-                Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
-            },
-            secrets: &["s3cret", "733363726574"],
-        },
         #[cfg(feature = "cln")]
         Node {
             name: "Core Lightning",
             build: |url| {
                 use l402::{ClnBackend, ClnConfig};
-                let rune = "czNjcmV0".repeat(6);
-                Arc::new(ClnBackend::new(ClnConfig::new(url, Network::Regtest, rune)).unwrap())
+                Arc::new(ClnBackend::new(ClnConfig::new(url, Network::Regtest, RUNE)).unwrap())
             },
-            secrets: &["czNjcmV0"],
+            secrets: &[RUNE],
         },
         #[cfg(feature = "phoenixd")]
         Node {
@@ -59,7 +50,6 @@ pub fn nodes() -> Vec<Node> {
                 use l402::{PhoenixdBackend, PhoenixdConfig};
                 Arc::new(PhoenixdBackend::new(PhoenixdConfig::new(url, Network::Regtest, "s3cret")).unwrap())
             },
-            // Of Basic credentials the second: `:s3cret` in base64.
             secrets: &["s3cret", "OnMzY3JldA"],
         },
         #[cfg(feature = "lnbits")]
@@ -80,6 +70,18 @@ pub fn nodes() -> Vec<Node> {
                 Arc::new(LnurlBackend::new(LnurlConfig::new(address, Network::Regtest)).unwrap())
             },
             secrets: &[],
+        },
+        #[cfg(feature = "lnd")]
+        Node {
+            name: "LND",
+            build: |url| {
+                use l402::{LndBackend, LndConfig};
+                let directory = tempfile::tempdir().unwrap();
+                let macaroon = directory.path().join("invoice.macaroon");
+                std::fs::write(&macaroon, b"\x02s3cret").unwrap();
+                Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
+            },
+            secrets: &["s3cret", "733363726574"],
         },
     ]
 }
