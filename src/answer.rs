@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::gate::GateInner;
 use crate::offer::Offer;
+use crate::price::{Amount, Price, Unit};
 use crate::refusal::Refusal;
 use crate::sale::Sold;
 
@@ -197,15 +198,32 @@ struct Listed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     /// Before rounding to what the backend bills; left out where another
-    /// offer's depends on the request.
+    /// offer's depends on the request or on a rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     price_msat: Option<u64>,
+    /// The price in the seller's currency, where it is in one.
+    #[serde(flatten)]
+    price: Option<MinorPrice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uses: Option<u64>,
     seconds: u64,
     tier: u8,
     capabilities: &'a [String],
     also_opens: &'a [String],
+}
+
+#[derive(Serialize)]
+struct MinorPrice {
+    /// In the smallest unit of the currency, such as cents.
+    price_minor: u64,
+    currency: String,
+}
+
+impl MinorPrice {
+    fn of(price: Amount) -> Option<Self> {
+        let Unit::Minor(currency) = price.unit() else { return None };
+        Some(Self { price_minor: price.value(), currency: currency.to_string() })
+    }
 }
 
 impl<'a> Terms<'a> {
@@ -227,13 +245,22 @@ impl<'a> Terms<'a> {
 
 impl<'a> Listed<'a> {
     fn new(offer: &'a Offer, sold: &Sold) -> Self {
-        let price_msat =
-            if offer.id == sold.offer { Some(sold.price_msat) } else { offer.pricing.fixed_msat() };
+        let is_sold = offer.id == sold.offer;
+        let price = if is_sold { Some(Price::Amount(sold.price)) } else { offer.pricing.fixed() };
+        let (price_msat, price) = match price {
+            Some(Price::Free) => (Some(0), None),
+            Some(Price::Amount(price)) => {
+                let msat = (price.unit() == Unit::Msat).then(|| price.value());
+                (if is_sold { Some(sold.price_msat) } else { msat }, MinorPrice::of(price))
+            }
+            None => (None, None),
+        };
         Self {
             id: &offer.id,
             title: offer.title.as_deref(),
             description: offer.description.as_deref(),
             price_msat,
+            price,
             uses: offer.access.max_uses(),
             seconds: offer.access.duration().as_secs(),
             tier: offer.tier,

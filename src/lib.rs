@@ -77,6 +77,7 @@ pub mod conformance;
 mod credential;
 mod entropy;
 mod error;
+mod exchange;
 #[cfg(feature = "axum")]
 mod extract;
 mod gate;
@@ -96,6 +97,7 @@ mod price;
 mod pricer;
 mod recent;
 mod refusal;
+mod ruling;
 mod sale;
 pub mod service;
 mod sync;
@@ -128,6 +130,7 @@ pub use clock::FixedClock;
 pub use clock::{Clock, DAY, HOUR, MINUTE, SystemClock};
 pub use entropy::{Entropy, SystemEntropy};
 pub use error::{Error, ErrorKind};
+pub use exchange::{ExchangeRate, RateSource};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::MissingGate;
@@ -151,8 +154,8 @@ pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use offer::{Access, Offer};
 pub use preimage::{HexError, PaymentHash, Preimage};
-pub use price::{Amount, Price, PriceOutOfRange, Unit};
-pub use pricer::PriceError;
+pub use price::{Amount, Currency, Price, PriceOutOfRange, Unit};
+pub use pricer::{PriceError, Pricer};
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};

@@ -566,7 +566,7 @@ async fn an_outage_is_14_for_grpc_with_its_wait() {
     let response = site.gate.admit(&mut head).await.unwrap_err();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["grpc-status"], "14");
-    assert_eq!(response.headers()["grpc-message"], "no invoice can be made just now");
+    assert_eq!(response.headers()["grpc-message"], "the Lightning backend cannot be asked just now");
     assert_eq!(response.headers()["retry-after"], "5");
     assert!(!response.headers().contains_key("www-authenticate"));
     assert!(response.body().is_empty());

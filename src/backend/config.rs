@@ -87,6 +87,12 @@ mod tests {
             "https://a:b@node",
             "https://node/?a",
             "https://node/#a",
+            "https://:8080",
+            "https://node:",
+            "https://node:x",
+            "https://node:99999",
+            "https://[::1",
+            "https://no de",
         ] {
             assert_eq!(base_url(text).unwrap_err().kind(), ErrorKind::Backend, "{text}");
         }

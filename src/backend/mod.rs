@@ -240,6 +240,21 @@ impl Invoice {
         self
     }
 
+    /// The BOLT 11 text.
+    pub fn bolt11(&self) -> &str {
+        &self.bolt11
+    }
+
+    /// The payment hash that the backend named beside the text.
+    pub fn payment_hash(&self) -> Option<PaymentHash> {
+        self.payment_hash
+    }
+
+    /// What the backend has to be told to find the invoice again.
+    pub fn handle(&self) -> Option<&str> {
+        self.handle.as_deref()
+    }
+
     /// Adds what the backend has to be told to find the invoice again: 1 to
     /// 256 characters of visible ASCII, where its look-up is by
     /// [`LookUpBy::Handle`]. It goes into the token, where the holder can read it.
