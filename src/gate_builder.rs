@@ -1,6 +1,7 @@
 //! What a gate is made of, checked before the first request.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -106,7 +107,7 @@ impl GateBuilder {
     /// credentials, or one that is too long) is the answer 401. A gate further
     /// in decides for itself. The response is kept out of shared caches, since
     /// the next client may have to pay; what a cache is to hold, leave outside
-    /// the gate. A panic of the closure ends the request, which reaches nothing.
+    /// the gate. Where the closure panics, the request is not free.
     ///
     /// Look at nothing that a client can write as it likes: a header that a
     /// proxy sets is a password if the proxy does not remove the client's.
@@ -268,7 +269,7 @@ pub(crate) struct FreeIf(Arc<dyn Fn(&Parts) -> bool + Send + Sync>);
 
 impl FreeIf {
     pub(crate) fn holds(&self, head: &Parts) -> bool {
-        self.0(head)
+        catch_unwind(AssertUnwindSafe(|| self.0(head))).unwrap_or(false)
     }
 }
 

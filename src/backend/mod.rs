@@ -5,21 +5,36 @@ mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
 mod cln;
-#[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg(feature = "_tls")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod http;
+#[cfg(feature = "lnbits")]
+mod lnbits;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "lnurl")]
+mod lnurl;
+#[cfg(feature = "nwc")]
+mod nwc;
 #[cfg(feature = "phoenixd")]
 mod phoenixd;
-#[cfg(feature = "_http")]
-#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+#[cfg(feature = "_tls")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod tls;
 
 use std::fmt;
@@ -41,9 +56,18 @@ pub use cln::{ClnBackend, ClnConfig};
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
 pub use error::{BackendError, BackendErrorKind};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use lnbits::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use lnurl::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use nwc::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
@@ -278,7 +302,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(any(feature = "cln", feature = "lnd"))]
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]

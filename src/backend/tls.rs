@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -50,7 +49,10 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .expect("ring has the ciphers of TLS 1.2 and 1.3");
         match self {
-            Self::Public => config.with_webpki_roots().with_no_client_auth(),
+            Self::Public => {
+                let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                config.with_root_certificates(roots).with_no_client_auth()
+            }
             Self::Pinned(certificates) => {
                 let verifier = Arc::new(Pinned::new(certificates, provider));
                 config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()

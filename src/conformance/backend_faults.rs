@@ -123,7 +123,7 @@ enum Call {
     Health,
 }
 
-/// A good answer tells what it was, for the sentence that says it is wrong.
+/// A good one tells the state where that was asked.
 type Answer = Result<Option<InvoiceState>, BackendError>;
 
 struct Subject<'a> {
@@ -185,7 +185,10 @@ impl<'a> Subject<'a> {
         self.holds_no_secret(&format!("{:?} {:#?}", self.backend, self.backend), "Debug of the backend");
         let error = match answer {
             Ok(Some(InvoiceState::Unknown)) if unknown_fits => return,
-            Ok(answer) => panic!("{name}: {call:?} gives an error, not {answer:?}"),
+            Ok(state) => {
+                let answer = state.map_or("success".to_owned(), |state| format!("{state:?}"));
+                panic!("{name}: {call:?} gives an error, not {answer}")
+            }
             Err(error) => error,
         };
         self.holds_no_secret(&said(&error), "an error");
