@@ -88,12 +88,24 @@ pub enum Basis {
     Settled,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
+    /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
+    /// lets the request pass.
+    FreeIf,
 }
 
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
+            Self::FreePrice | Self::FreeIf => false,
+        }
+    }
+
+    /// Whether the next client, who asks for the same, may have to pay: the
+    /// answer is not a shared cache's to give.
+    pub(crate) fn is_private(self) -> bool {
+        match self {
+            Self::Preimage | Self::Settled | Self::FreeIf => true,
             Self::FreePrice => false,
         }
     }

@@ -13,6 +13,7 @@ use crate::caveat::Minted;
 use crate::challenge::Challenge;
 use crate::clock::unix;
 use crate::entropy::random;
+use crate::exchange;
 use crate::gate::GateInner;
 use crate::invoice::{self, CheckedInvoice, InvoiceError, MAX_HANDLE};
 use crate::issuer::IssuerInner;
@@ -35,6 +36,7 @@ pub(crate) struct Sold {
     /// The id of the offer that the invoice buys.
     pub(crate) offer: Arc<str>,
     pub(crate) payment_hash: PaymentHash,
+    pub(crate) price: Amount,
     /// The price in msat.
     pub(crate) price_msat: u64,
     /// What the invoice is for, in msat: the price, rounded up to what the backend bills.
@@ -57,6 +59,7 @@ pub(crate) async fn sell(
     gate.requires_bound(&bound)?;
 
     let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+    let price_msat = exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?;
     let now = unix(issuer.clock.now());
     let keys = issuer.keys.load_full();
     let key = keys.signing(offer.is_metered());
@@ -75,7 +78,7 @@ pub(crate) async fn sell(
         }
     }
     let ask = InvoiceRequest {
-        amount_msat: price.msat().next_multiple_of(issuer.capabilities.step_msat()),
+        amount_msat: price_msat.next_multiple_of(issuer.capabilities.step_msat()),
         description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),
         expiry: Duration::from_secs(lifetime),
         service: gate.service.to_string(),
@@ -99,7 +102,8 @@ pub(crate) async fn sell(
         challenge: Challenge::new(token, invoice.bolt11),
         offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
-        price_msat: price.msat(),
+        price,
+        price_msat,
         amount_msat: ask.amount_msat,
         pay_by,
         valid_until,

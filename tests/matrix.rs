@@ -3,19 +3,26 @@
 #[path = "support/wire.rs"]
 mod wire;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::get;
 use l402::{
-    Access, DAY, DevBackend, Gate, Grant, HOUR, Issuer, KeyRing, L402Layer, MINUTE, MemoryLedger, Network,
-    Offer, Paid, Price, RootKey,
+    Access, Currency, DAY, DevBackend, ExchangeRate, Gate, Grant, HOUR, Issuer, KeyRing, L402Layer, MINUTE,
+    MemoryLedger, Network, Offer, Paid, Price, RootKey,
 };
 use wire::{Paid as Token, ROOT, Shop, serve};
 
 /// One price for all, so that no token is refused for what it cost.
 const PRICE: Price = Price::sat(10);
+const PRICE_IN_CENTS: Price = Price::minor(1, Currency::new("USD"));
+
+/// The rate at which they are one price.
+async fn rate(_: Currency) -> Result<ExchangeRate, Box<dyn Error + Send + Sync>> {
+    Ok(ExchangeRate::per_bitcoin(10_000_000)?)
+}
 
 /// Services that are easily mistaken for each other: names that begin and end
 /// alike, one price, one offer id, and every kind of access.
@@ -29,6 +36,8 @@ fn services(issuer: &Issuer) -> Vec<(&'static str, Gate)> {
     for (name, offer) in [
         ("dynamic", dynamic(Access::pass(HOUR))),
         ("dynamic-uses", dynamic(Access::uses(100))),
+        ("fiat", Offer::new(PRICE_IN_CENTS, Access::pass(HOUR))),
+        ("fiat-dynamic", Offer::priced(|_| Ok(PRICE_IN_CENTS), Access::uses(100))),
         ("once", fixed(Access::once())),
         ("uses", fixed(Access::uses(100).within(DAY))),
         ("balance", fixed(Access::balance(100))),
@@ -79,17 +88,18 @@ fn another() -> Shop {
     let issuer = Issuer::builder(KeyRing::new(RootKey::new([9; 32]).unwrap()), wallet.clone())
         .with_network(Network::Regtest)
         .with_ledger(MemoryLedger::new())
+        .with_rates(HOUR, rate)
         .with_clock(clock.clone());
     Shop { issuer: issuer.build().unwrap(), clock, wallet }
 }
 
 #[tokio::test]
 async fn of_all_tokens_at_all_gates_the_diagonal_alone_is_admitted() {
-    let (ours, theirs) = (Shop::new(), another());
+    let (ours, theirs) = (Shop::with(|builder| builder.with_rates(HOUR, rate)), another());
     let runs = Arc::new(AtomicUsize::new(0));
     let ours_sold = services(&ours.issuer);
     let mut theirs_sold = services(&theirs.issuer);
-    theirs_sold.retain(|(name, _)| ["a", "dynamic", "uses"].contains(name));
+    theirs_sold.retain(|(name, _)| ["a", "dynamic", "fiat", "uses"].contains(name));
     let app = routes("ours", &ours_sold, &runs).merge(routes("theirs", &theirs_sold, &runs));
     let server = serve(app).await;
 
@@ -101,7 +111,9 @@ async fn of_all_tokens_at_all_gates_the_diagonal_alone_is_admitted() {
                 let ring = KeyRing::new(RootKey::new([1; 32]).unwrap());
                 shop.issuer.set_keys(&ring.add_honored(RootKey::new(ROOT).unwrap())).unwrap();
             }
-            let token = shop.pay(&server.get(&format!("/{issuer}/layer/{service}"), &[]).await);
+            let refused = server.get(&format!("/{issuer}/layer/{service}"), &[]).await;
+            assert_eq!(refused.json()["l402"]["price_msat"], 10_000, "{service}");
+            let token = shop.pay(&refused);
             cells.push(Cell { issuer, service, token });
         }
     }
@@ -138,7 +150,7 @@ async fn of_all_tokens_at_all_gates_the_diagonal_alone_is_admitted() {
         let account = shop.issuer.account(cell.token.preimage.payment_hash()).await.unwrap();
         let used = match cell.service {
             "once" => Some(1),
-            "uses" | "balance" | "dynamic-uses" => Some(2),
+            "uses" | "balance" | "dynamic-uses" | "fiat-dynamic" => Some(2),
             _ => None,
         };
         assert_eq!(account.map(|account| account.used), used, "{}", cell.path("token"));

@@ -33,8 +33,11 @@ use super::{BackendError, BackendErrorKind};
 const MAX_ANSWER: usize = 256 * 1024;
 /// How long a connection may take.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Connections that are kept open to one host while nobody asks.
+/// Connections that are kept open to one host while nobody asks, and for how
+/// long: less than a node does, so that no request meets one that it closes
+/// (LNbits after 5 s).
 const MAX_IDLE: usize = 8;
+const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// Whom the client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE)
+            .pool_idle_timeout(MAX_IDLE_TIME)
             .build(connector);
         Self { client, reach }
     }
@@ -159,12 +163,38 @@ impl Ask {
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
+    /// The body of an HTML form.
+    pub(super) fn form(mut self, fields: &[(&str, &str)]) -> Self {
+        let mut body = String::new();
+        for (name, value) in fields {
+            let separator = if body.is_empty() { "" } else { "&" };
+            body.extend([separator, name, "="]);
+            percent_encode(value, &mut body);
+        }
+        self.body = body.into();
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+    }
+
     fn into_request(self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body));
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         request
+    }
+}
+
+/// Writes every byte of UTF-8 but the unreserved ones (RFC 3986, 2.3) as `%XX`.
+fn percent_encode(text: &str, to: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            to.push(byte.into());
+        } else {
+            to.push('%');
+            to.extend(
+                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])),
+            );
+        }
     }
 }
 
@@ -198,6 +228,11 @@ impl Answer {
         })
     }
 
+    /// Whether the body is this text.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        self.body.trim_ascii() == text.as_bytes()
+    }
+
     /// The error that the status tells.
     pub(super) fn error(&self) -> BackendError {
         let kind = match self.status {
@@ -205,8 +240,16 @@ impl Answer {
             StatusCode::TOO_MANY_REQUESTS => {
                 BackendErrorKind::RateLimited { retry_after: retry_after(&self.headers) }
             }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                let what = format!("status {}: is the backend's address right?", self.status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             status if status.is_server_error() => BackendErrorKind::Backend,
             status if status.is_client_error() => BackendErrorKind::Rejected,
+            status if status.is_redirection() => {
+                let what = format!("status {}: redirects are not followed", status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             _ => BackendErrorKind::InvalidResponse,
         };
         BackendError::new(kind, format!("status {}", self.status.as_u16()))
@@ -302,6 +345,17 @@ fn is_public(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_keeps_every_character() {
+        let fields = [("a", "x-._~9"), ("b", " &=+%/?#"), ("c", ""), ("d", "é⚡🦀\n\0")];
+        let ask = Ask::post("http://node/".parse().unwrap()).form(&fields);
+        assert_eq!(
+            ask.body,
+            "a=x-._~9&b=%20%26%3D%2B%25%2F%3F%23&c=&d=%C3%A9%E2%9A%A1%F0%9F%A6%80%0A%00".as_bytes()
+        );
+        assert_eq!(ask.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
+    }
 
     #[test]
     fn addresses_of_machines_and_networks_of_ones_own_are_not_public() {

@@ -19,7 +19,7 @@ use super::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
     PaymentBackend, shortened,
 };
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::preimage::PaymentHash;
 
 /// How long the node may take to make an invoice, and to say what became of one.
@@ -123,6 +123,11 @@ impl LndBackend {
 /// The macaroon of a file, binary as LND writes it, in hex as LND reads it.
 fn read_macaroon(path: &Path) -> Result<HeaderValue, Error> {
     let bytes = read_file(path, "the macaroon")?;
+    // Its version, which neither hex nor JSON begins with.
+    if bytes.first() != Some(&2) {
+        let what = format!("{} is no macaroon in the binary form that LND writes", path.display());
+        return Err(Error::new(ErrorKind::Backend, what));
+    }
     let hex = Zeroizing::new(hex::encode(&*bytes));
     secret_header(&format!("the macaroon of {}", path.display()), &hex)
 }
@@ -158,8 +163,6 @@ enum State {
 /// What is read of an error, and never printed: a node may quote anything.
 #[derive(Deserialize)]
 struct Failure {
-    /// Of gRPC.
-    code: i64,
     message: String,
 }
 
@@ -211,25 +214,24 @@ impl PaymentBackend for LndBackend {
     }
 }
 
-/// Whether LND answers that it has no such invoice: by the code since 0.16, by
-/// the text alone before that.
+/// Whether LND answers that it has no such invoice. Only the text tells: the
+/// code is 2 in older versions, and 5 for a path that it does not know, too.
 fn is_unknown(answer: &Answer) -> bool {
-    const NOT_FOUND: i64 = 5;
     answer.body_as::<Failure>().is_ok_and(|failure| {
-        failure.code == NOT_FOUND
-            || failure.message.contains("unable to locate invoice")
+        failure.message.contains("unable to locate invoice")
             || failure.message.contains("there are no existing invoices")
     })
 }
 
-/// LND answers 500 where it does not take the macaroon.
+/// LND answers 500 to a macaroon that it does not take, and while it is locked.
 fn error_of(answer: &Answer) -> BackendError {
-    let failure = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
-    if ["verification failed", "cannot get macaroon", "expected 1 macaroon"]
-        .iter()
-        .any(|text| failure.contains(text))
-    {
+    let message = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
+    let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if says(&["verification failed", "cannot get macaroon", "expected 1 macaroon", "permission denied"]) {
         return BackendError::new(BackendErrorKind::Auth, "LND does not take the macaroon");
+    }
+    if says(&["wallet locked"]) {
+        return BackendError::new(BackendErrorKind::Backend, "LND's wallet is locked: unlock it");
     }
     answer.error()
 }
