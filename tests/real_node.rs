@@ -47,6 +47,12 @@ macro_rules! real_node {
 real_node!(lnd, LndBackend);
 real_node!(cln, ClnBackend);
 real_node!(phoenixd, PhoenixdBackend);
+#[cfg(feature = "lnbits")]
+real_node!(lnbits, LnbitsBackend);
+#[cfg(feature = "lnurl")]
+real_node!(lnurl, LnurlBackend);
+#[cfg(feature = "nwc")]
+real_node!(nwc, NwcBackend);
 
 fn of_the_environment<B>(backend: Result<B, Error>) -> Arc<B> {
     Arc::new(backend.unwrap_or_else(|error| panic!("{error} (see tests/REAL_NODES.md): {error:?}")))
