@@ -17,6 +17,7 @@ pub(crate) struct Bolt11 {
     pub(crate) amount_msat: Option<u64>,
     pub(crate) payment_hash: PaymentHash,
     /// Where there is one in place of a description.
+    #[cfg(feature = "lnurl")]
     pub(crate) description_hash: Option<[u8; 32]>,
     /// Unix seconds.
     pub(crate) dated: u64,
@@ -62,6 +63,7 @@ pub(crate) fn read(text: &str) -> Option<Bolt11> {
         currency: raw.currency(),
         amount_msat: amount_pico_btc.map(|pico| pico / 10),
         payment_hash: PaymentHash::from_bytes(bytes(raw.payment_hash()?)),
+        #[cfg(feature = "lnurl")]
         description_hash: raw.description_hash().map(bytes),
         dated: raw.data.timestamp.as_unix_timestamp(),
         expiry: Duration::from_secs(
@@ -78,7 +80,7 @@ fn bytes(hash: &Sha256) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    /// As LNbits 1.6.2 writes it with its FakeWallet.
+    /// As LNbits 1.6.2 writes it with its `FakeWallet`.
     const OF_LNBITS: &str = "lnbc210n1p4spy65dqz0qxqzfvsp592g3gcyf2umryt9tzcjkvdmdyt38apg6nf98t852at7dzlfnv5pqpp5dnzee8s4j9pqkwznjdmzg85yr6ax2tvzrsu7nn6gft07axwyh7xqkcrnqw9jhz5wjp9d8szdsrtf7uph06rc4ap2x3cjdrff3a343r3rxtxmvpq3zjatmg8ycw6whgfszglxpy325526s2puhk9t0h7s00gphz9kfy";
 
     #[test]

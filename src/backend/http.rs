@@ -30,9 +30,10 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// How long a connection may take.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are kept open to one host while nobody asks, and for how
-/// long: less than a node does, so that no request meets one that it closes.
+/// long: less than a node does, so that no request meets one that it closes
+/// (LNbits after 5 s).
 const MAX_IDLE: usize = 8;
-const MAX_IDLE_TIME: Duration = Duration::from_secs(30);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
@@ -228,6 +229,10 @@ impl Answer {
             }
             status if status.is_server_error() => BackendErrorKind::Backend,
             status if status.is_client_error() => BackendErrorKind::Rejected,
+            status if status.is_redirection() => {
+                let what = format!("status {}: redirects are not followed", status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             _ => BackendErrorKind::InvalidResponse,
         };
         BackendError::new(kind, format!("status {}", self.status.as_u16()))

@@ -40,8 +40,12 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// it says was paid.
 ///
 /// The wallet's invoice key is enough, and the one to use: it can spend
-/// nothing. It shows its holder the preimages of unpaid invoices all the same.
-/// Clones share their connections.
+/// nothing. It shows its holder the preimages of unpaid invoices, and LNbits
+/// shows that of a paid one to anybody who knows the payment hash: with LNbits a
+/// token alone is worth what was paid for it. Clones share their connections.
+///
+/// LNbits answers 200 requests a minute to one address unless it is set
+/// (`LNBITS_RATE_LIMIT_NO`): each invoice is one, and each payment.
 ///
 /// ```no_run
 /// use l402::{LnbitsBackend, LnbitsConfig, Network};

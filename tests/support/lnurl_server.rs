@@ -42,6 +42,7 @@ pub struct Terms {
     pub dated: u64,
 }
 
+type Bend = Box<dyn Fn(&mut Terms) + Send + Sync>;
 type Change = Box<dyn Fn(Step, &mut Value) + Send + Sync>;
 type Answer = Box<dyn Fn(Step) -> Option<Response> + Send + Sync>;
 
@@ -55,7 +56,7 @@ pub struct Provider {
 struct Inner {
     address: SocketAddr,
     invoices: Mutex<HashMap<String, Sold>>,
-    terms: Mutex<Box<dyn Fn(&mut Terms) + Send + Sync>>,
+    terms: Mutex<Bend>,
     change: Mutex<Change>,
     answer: Mutex<Answer>,
     /// Paths and queries.

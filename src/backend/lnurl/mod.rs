@@ -52,7 +52,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// the operator chose these, and they may be loopback or `.onion` (for which
 /// the system's resolver has to know the latter) and then plain `http`. No
 /// redirect is followed. A `verify` URL goes into the token, readable by its
-/// holder.
+/// holder, and shows anybody the preimage once it is paid: a token alone is
+/// then worth what was paid for it.
 ///
 /// ```no_run
 /// use l402::{LnurlBackend, LnurlConfig, Network};

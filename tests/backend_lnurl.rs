@@ -22,7 +22,7 @@ use http::header::WWW_AUTHENTICATE;
 use l402::{
     Access, BackendError, BackendErrorKind, Capabilities, Cause, Challenge, ErrorKind, Gate, HOUR,
     InvoiceState, Issuer, KeyRing, LnurlBackend, LnurlConfig, LookUpBy, MemoryLedger, Network, Offer,
-    PaymentBackend as _, PaymentHash, Preimage, Price, Refusal, RootKey,
+    PaymentBackend, PaymentHash, Preimage, Price, Refusal, RootKey, conformance,
 };
 use lightning_invoice::Bolt11Invoice;
 use serde_json::{Value, json};
@@ -101,7 +101,8 @@ async fn what_was_paid_for_is_admitted_and_a_preimage_alone_is_not() {
     let gate = gate(config(&provider.address()), Price::sat(21));
 
     let stolen = buy(&gate, &Thief(&provider), get("/")).await;
-    assert_eq!(stolen.admit(&gate, &get("/")).await.unwrap_err(), Refusal::PaymentPending);
+    let refusal = stolen.admit(&gate, &get("/")).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::PaymentPending { .. }), "{refusal:?}");
 
     let paid = buy(&gate, &provider, get("/")).await;
     assert!(paid.grant(&gate, &get("/")).await.unwrap().is_paid());
@@ -197,6 +198,27 @@ async fn a_provider_without_lud_21_sells_only_where_its_preimages_are_trusted() 
     let paid = buy(&gate, &provider, get("/")).await;
     assert!(paid.admit(&gate, &get("/")).await.is_ok());
     assert!(!paid.caveats().iter().any(|caveat| caveat.contains("verify")));
+}
+
+#[tokio::test]
+async fn a_provider_that_keeps_its_promises_makes_a_backend_that_keeps_the_contract() {
+    let provider = Provider::start().await;
+    let backend = Arc::new(LnurlBackend::new(config(&provider.address())).unwrap());
+    conformance::backend::check(backend.clone()).await;
+    conformance::backend::check_settlement(backend, async |bolt11: String| {
+        provider.pay(&bolt11);
+    })
+    .await;
+    let exact = config(&provider.address()).with_msat().dangerous_trust_preimage();
+    conformance::backend::check(Arc::new(LnurlBackend::new(exact).unwrap())).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_a_provider_is_withstood() {
+    let build = |url: &str| -> Arc<dyn PaymentBackend> {
+        Arc::new(LnurlBackend::new(config(&format!("{url}/.well-known/lnurlp/shop"))).unwrap())
+    };
+    conformance::backend::check_faults(build, &[]).await;
 }
 
 #[test]
@@ -353,12 +375,12 @@ const ODD: [(&str, Odd, &str); 6] = [
     (
         "a redirect to loopback",
         |port| Redirect::temporary(&format!("http://127.0.0.1:{port}/")).into_response(),
-        "status 307",
+        "307: redirects are not",
     ),
     (
         "a redirect to a name",
         |port| Redirect::permanent(&format!("https://localhost:{port}/")).into_response(),
-        "status 308",
+        "308: redirects are not",
     ),
     ("a huge body", |_| vec![b' '; 1 << 20].into_response(), "too long"),
     ("a body without end", |_| Body::new(Endless(Some(&[b' '; 4096]))).into_response(), "too long"),
