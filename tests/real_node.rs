@@ -1,7 +1,14 @@
 //! The contract, against a real node that the environment names. Ignored unless
 //! asked for, because it takes a node: `REAL_NODES.md` says how. What is run here
 //! always is that the suite itself works, against the fakes.
-#![cfg(all(feature = "cln", feature = "lnd", feature = "nwc", feature = "phoenixd"))]
+#![cfg(all(
+    feature = "cln",
+    feature = "lnbits",
+    feature = "lnd",
+    feature = "lnurl",
+    feature = "nwc",
+    feature = "phoenixd"
+))]
 
 mod support {
     pub mod books;
@@ -46,14 +53,12 @@ macro_rules! real_node {
     };
 }
 
-real_node!(lnd, LndBackend);
 real_node!(cln, ClnBackend);
+real_node!(lnbits, LnbitsBackend);
+real_node!(lnd, LndBackend);
+real_node!(lnurl, LnurlBackend);
 real_node!(nwc, NwcBackend);
 real_node!(phoenixd, PhoenixdBackend);
-#[cfg(feature = "lnbits")]
-real_node!(lnbits, LnbitsBackend);
-#[cfg(feature = "lnurl")]
-real_node!(lnurl, LnurlBackend);
 
 fn of_the_environment<B>(backend: Result<B, Error>) -> Arc<B> {
     Arc::new(backend.unwrap_or_else(|error| panic!("{error} (see tests/REAL_NODES.md): {error:?}")))
@@ -165,7 +170,7 @@ async fn the_suite_passes_on_a_node_that_the_environment_names() {
 async fn what_is_missing_in_the_environment_is_named() {
     let url = "http://127.0.0.1:1";
     let rune = rune(FOR_INVOICES);
-    let rows: [(&str, Variables, &str); 14] = [
+    let rows: [(&str, Variables, &str); 16] = [
         ("lnd", &[], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", " ")], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", url)], "set LND_MACAROON_FILE to the path of the node's invoice.macaroon"),
@@ -198,6 +203,8 @@ async fn what_is_missing_in_the_environment_is_named() {
         ),
         ("nwc", &[], "set NWC_URI to the connection URI of the wallet"),
         ("nwc", &[("NWC_URI", url)], "does not begin with `nostr+walletconnect://`"),
+        ("lnbits", &[], "set LNBITS_URL to"),
+        ("lnurl", &[], "set LNURL_ADDRESS to"),
         ("phoenixd", &[], "set PHOENIXD_URL to the node's address"),
         (
             "phoenixd",
