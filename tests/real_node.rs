@@ -90,7 +90,7 @@ async fn run(test: &str, variables: Variables<'_>) -> (bool, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", test]);
     for (name, _) in std::env::vars_os() {
-        if ["LND_", "CLN_", "NWC_", "PHOENIXD_", "L402_"]
+        if ["CLN_", "L402_", "LNBITS_", "LND_", "LNURL_", "NWC_", "PHOENIXD_"]
             .iter()
             .any(|ours| name.to_string_lossy().starts_with(ours))
         {
