@@ -50,6 +50,10 @@ real_node!(lnd, LndBackend);
 real_node!(cln, ClnBackend);
 real_node!(nwc, NwcBackend);
 real_node!(phoenixd, PhoenixdBackend);
+#[cfg(feature = "lnbits")]
+real_node!(lnbits, LnbitsBackend);
+#[cfg(feature = "lnurl")]
+real_node!(lnurl, LnurlBackend);
 
 fn of_the_environment<B>(backend: Result<B, Error>) -> Arc<B> {
     Arc::new(backend.unwrap_or_else(|error| panic!("{error} (see tests/REAL_NODES.md): {error:?}")))
