@@ -150,6 +150,11 @@ async fn a_backend_that_does_not_make_what_is_asked_is_caught() {
             "an amount that it does not make (4294967297 msat) is refused as such, not as Connect",
         ),
         (
+            "a large amount is a matter of credentials",
+            fails(BackendErrorKind::Auth, |ask| ask.amount_msat > 1 << 53),
+            "an amount that it does not make (9007199254740993 msat) is refused as such, not as Auth",
+        ),
+        (
             "no short expiry",
             fails(BackendErrorKind::Rejected, |ask| ask.expiry.as_secs() < 60),
             "an invoice of 30 s is made",

@@ -15,7 +15,7 @@ use std::time::Duration;
 use fault_server::{FAULTS, FaultServer, SILENCES};
 use support::http_nodes::{Node, Site, nodes};
 
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 24;
 /// Most that the process may grow, beyond what the first rounds took.
 const MOST: usize = 16 * 1024 * 1024;
 

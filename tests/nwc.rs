@@ -22,13 +22,18 @@ use l402::{
     Access, BackendError, Capabilities, Gate, HOUR, Invoice, InvoiceState, Issuer, KeyRing, L402Layer,
     LookUpBy, Network, NwcBackend, NwcConfig, Offer, PaymentBackend, Price, RootKey,
 };
-use nostr::event::Event;
+use nostr::event::{Event, EventId};
 use nostr::key::Keys;
 use nostr::nips::nip44;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_tungstenite::accept_async;
 
 use support::nwc::{Relay, Setup, Wallet, ask, failure, message, response, tag};
@@ -274,11 +279,10 @@ async fn only_the_wallets_own_answer_to_this_request_counts() {
         let stranger = Keys::generate();
         let paid = json!({ "result_type": "lookup_invoice", "result": { "state": "settled" } }).to_string();
         let request_id = tag(event, "e");
-        let forged = forged_answer(&stranger, event, &request_id, &paid);
-        let claimed = forged.replace(&stranger.public_key().to_hex(), &event.pubkey.to_hex());
+        let forged = forged(&stranger, event, &paid);
         let mut out = vec![
-            forged,
-            claimed,
+            message(id, &forged[0]),
+            message(id, &forged[1]),
             // Changed on the way.
             true_one.replace("\"kind\":23195", "\"kind\":23194"),
             true_one.replace(&request_id, &"00".repeat(32)),
@@ -311,11 +315,23 @@ async fn only_the_wallets_own_answer_to_this_request_counts() {
     assert_eq!(relay.connected(), 2);
 }
 
-/// An answer to the request that this event answers, signed by somebody else.
-fn forged_answer(stranger: &Keys, event: &Event, request_id: &str, text: &str) -> String {
+/// An answer to the request that this event answers, signed by somebody else;
+/// and the same in the wallet's name.
+fn forged(stranger: &Keys, event: &Event, text: &str) -> [Event; 2] {
     let client = tag(event, "p").parse().unwrap();
     let content = nip44::encrypt(stranger.secret_key(), &client, text, nip44::Version::V2).unwrap();
-    message("answers", &response(stranger, &client, request_id, &content))
+    let own = response(stranger, &client, &tag(event, "e"), &content);
+    let mut claimed = own.clone();
+    claimed.pubkey = event.pubkey;
+    claimed.id = EventId::compute(
+        &claimed.pubkey,
+        &claimed.created_at,
+        &claimed.kind,
+        &claimed.tags,
+        &claimed.content,
+    );
+    assert!(claimed.verify_id() && !claimed.verify_signature());
+    [own, claimed]
 }
 
 #[tokio::test]
@@ -338,6 +354,7 @@ async fn a_relay_that_floods_closes_or_refuses_fails_one_call_and_the_next_one_i
     for (what, misdeed, kind) in [
         ("flood", frames(20_000, r#"["NOTICE","again"]"#.to_owned()), InvalidResponse),
         ("huge frame", frames(1, "x".repeat(64 * 1024 + 1)), InvalidResponse),
+        ("huge message in small frames", frames(1, "fragments".repeat(8 * 1024)), InvalidResponse),
         ("huge frames", frames(100, "x".repeat(1024 * 1024)), InvalidResponse),
         (
             "end of the subscription",
@@ -529,6 +546,45 @@ async fn a_relay_that_says_nothing_is_given_up_before_the_call_is() {
         assert!(began.elapsed() < Duration::from_secs(4));
         tokio::time::resume();
     }
+}
+
+/// The relay behind TLS, with the certificate that the operator pinned.
+#[tokio::test]
+async fn a_relay_over_tls_is_known_by_its_certificate() {
+    let file = |name: &str| format!("{}/tests/vectors/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let chain = vec![CertificateDer::from_pem_file(file("lnd.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(file("lnd.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let relay = Relay::start().await;
+    let wallet = Wallet::start(&relay).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let behind = relay.address;
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(mut near) = acceptor.accept(tcp).await else { continue };
+            let mut far = TcpStream::connect(behind).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let uri = wallet.uri().replace(&relay.url(), &format!("wss://localhost:{port}"));
+    let config = NwcConfig::new(uri, Network::Regtest);
+    for refused in [config.clone(), config.clone().with_certificate(file("lnd-other-key.pem"))] {
+        let error = create(&NwcBackend::new(refused).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), Connect, "{error:?}");
+    }
+    assert_eq!(relay.connected(), 1);
+    create(&NwcBackend::new(config.clone().with_certificate(file("lnd.pem"))).unwrap()).await.unwrap();
+    assert_eq!((relay.connected(), wallet.calls().len()), (2, 1));
+
+    let error = NwcBackend::new(config.with_certificate(file("missing.pem"))).unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
 }
 
 /// As where a router forgets a connection: both ends think that it is there.

@@ -1,13 +1,14 @@
 //! The contract, against a real node that the environment names. Ignored unless
 //! asked for, because it takes a node: `REAL_NODES.md` says how. What is run here
 //! always is that the suite itself works, against the fakes.
-#![cfg(all(feature = "cln", feature = "lnd", feature = "phoenixd"))]
+#![cfg(all(feature = "cln", feature = "lnd", feature = "nwc", feature = "phoenixd"))]
 
 mod support {
     pub mod books;
     pub mod fake_cln;
     pub mod fake_lnd;
     pub mod fake_phoenixd;
+    pub mod nwc;
     pub mod wire;
 }
 
@@ -18,6 +19,7 @@ use l402::{Error, PaymentBackend, conformance};
 use support::fake_cln::{FOR_INVOICES, FakeCln, rune};
 use support::fake_lnd::{FakeLnd, MACAROON};
 use support::fake_phoenixd::{FakePhoenixd, PASSWORD};
+use support::nwc::{Relay, Wallet};
 
 /// A command that pays the BOLT 11 invoice that is put behind it.
 const PAY: &str = "L402_PAY_COMMAND";
@@ -46,6 +48,7 @@ macro_rules! real_node {
 
 real_node!(lnd, LndBackend);
 real_node!(cln, ClnBackend);
+real_node!(nwc, NwcBackend);
 real_node!(phoenixd, PhoenixdBackend);
 
 fn of_the_environment<B>(backend: Result<B, Error>) -> Arc<B> {
@@ -78,7 +81,9 @@ async fn run(test: &str, variables: Variables<'_>) -> (bool, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", test]);
     for (name, _) in std::env::vars_os() {
-        if ["LND_", "CLN_", "PHOENIXD_", "L402_"].iter().any(|ours| name.to_string_lossy().starts_with(ours))
+        if ["LND_", "CLN_", "NWC_", "PHOENIXD_", "L402_"]
+            .iter()
+            .any(|ours| name.to_string_lossy().starts_with(ours))
         {
             command.env_remove(name);
         }
@@ -93,6 +98,8 @@ async fn run(test: &str, variables: Variables<'_>) -> (bool, String) {
 #[tokio::test]
 async fn the_suite_passes_on_a_node_that_the_environment_names() {
     let (lnd, cln, phoenixd) = (FakeLnd::start().await, FakeCln::start().await, FakePhoenixd::start().await);
+    let relay = Relay::start().await;
+    let wallet = Wallet::start(&relay).await;
     let files = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = files.path().join(name);
@@ -103,7 +110,8 @@ async fn the_suite_passes_on_a_node_that_the_environment_names() {
     let rune_file = file("rune", format!("{rune}\n").as_bytes());
     let certificate = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/tls/lnd.pem");
     let (lnd_url, cln_url, phoenixd_url) = (lnd.url() + "/", cln.url(), phoenixd.url());
-    let rows: [(&str, Variables); 4] = [
+    let uri = wallet.uri();
+    let rows: [(&str, Variables); 5] = [
         (
             "lnd",
             &[
@@ -123,6 +131,7 @@ async fn the_suite_passes_on_a_node_that_the_environment_names() {
                 ("CLN_NETWORK", "regtest"),
             ],
         ),
+        ("nwc", &[("NWC_URI", &uri), ("NWC_NETWORK", "regtest")]),
         (
             "phoenixd",
             &[
@@ -145,13 +154,14 @@ async fn the_suite_passes_on_a_node_that_the_environment_names() {
     for books in [lnd.books, cln.books, phoenixd.books] {
         assert!(!books.entries().is_empty(), "the fake was asked");
     }
+    assert!(!wallet.calls().is_empty(), "the wallet was asked");
 }
 
 #[tokio::test]
 async fn what_is_missing_in_the_environment_is_named() {
     let url = "http://127.0.0.1:1";
     let rune = rune(FOR_INVOICES);
-    let rows: [(&str, Variables, &str); 12] = [
+    let rows: [(&str, Variables, &str); 14] = [
         ("lnd", &[], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", " ")], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", url)], "set LND_MACAROON_FILE to the path of the node's invoice.macaroon"),
@@ -182,6 +192,8 @@ async fn what_is_missing_in_the_environment_is_named() {
             &[("CLN_URL", url), ("CLN_RUNE_FILE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))],
             "/Cargo.toml is not one: give the `rune`",
         ),
+        ("nwc", &[], "set NWC_URI to the connection URI of the wallet"),
+        ("nwc", &[("NWC_URI", url)], "does not begin with `nostr+walletconnect://`"),
         ("phoenixd", &[], "set PHOENIXD_URL to the node's address"),
         (
             "phoenixd",

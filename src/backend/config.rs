@@ -18,8 +18,14 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return error("does not begin with `https://` or `http://`");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    if authority.contains('@') {
         return error("holds a password: give that apart");
+    }
+    // `Uri` reads a host that is missing, and a port that is none as if there were none.
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() || (authority != host && uri.port_u16().is_none()) {
+        return error("has no host, or a port that is none");
     }
     if uri.query().is_some() || base.contains('#') {
         return error("has a query or a fragment");
@@ -78,7 +84,9 @@ mod tests {
     #[test]
     fn an_address_is_a_url_without_password_or_query() {
         assert_eq!(base_url(" https://node.example:8080/ ").unwrap(), "https://node.example:8080");
-        assert_eq!(base_url("http://127.0.0.1:9740").unwrap(), "http://127.0.0.1:9740");
+        for text in ["http://127.0.0.1:9740", "http://localhost", "https://[::1]", "https://[::1]:1/a/b"] {
+            assert_eq!(base_url(text).unwrap(), text);
+        }
         for text in [
             "",
             "node.example:8080",
@@ -87,6 +95,12 @@ mod tests {
             "https://a:b@node",
             "https://node/?a",
             "https://node/#a",
+            "https://:8080",
+            "https://node:",
+            "https://node:x",
+            "https://node:99999",
+            "https://[::1",
+            "https://no de",
         ] {
             assert_eq!(base_url(text).unwrap_err().kind(), ErrorKind::Backend, "{text}");
         }

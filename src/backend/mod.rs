@@ -134,7 +134,8 @@ impl fmt::Display for Network {
 /// - An error says what happened by its kind; its text holds no secret.
 ///
 /// The crate trusts none of this: it parses every invoice and refuses one that
-/// is not as asked.
+/// is not as asked. `conformance::backend` (feature `test-util`) checks all of
+/// it, against a backend of yours.
 ///
 /// ```
 /// use async_trait::async_trait;

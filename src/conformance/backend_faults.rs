@@ -29,7 +29,8 @@ const MOST_REQUESTS: usize = 4;
 /// look-up is by handle, it is asked for the handle `http://127.0.0.1:PORT/handle`.
 /// `secrets` are the backend's credentials as they stand in its requests, in
 /// hex or base64 if they do there, and any other form that must not be shown;
-/// where there are some, at least one has to be in the requests.
+/// where there are some, at least one has to be in the requests. Time is not
+/// paused, and nothing waits for a time limit.
 ///
 /// # Panics
 /// A rule is broken.

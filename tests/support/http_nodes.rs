@@ -23,12 +23,53 @@ pub struct Node {
     pub secrets: &'static [&'static str],
 }
 
+/// Of the form that runes have.
+#[cfg(feature = "cln")]
+const RUNE: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U9MA==";
+
 pub fn nodes() -> Vec<Node> {
     vec![
         Node {
             name: "one of a user's own",
             build: |url| Arc::new(Sloppy::new(url, Flaw::None)),
             secrets: &["s3cret"],
+        },
+        #[cfg(feature = "cln")]
+        Node {
+            name: "Core Lightning",
+            build: |url| {
+                use l402::{ClnBackend, ClnConfig};
+                Arc::new(ClnBackend::new(ClnConfig::new(url, Network::Regtest, RUNE)).unwrap())
+            },
+            secrets: &[RUNE],
+        },
+        #[cfg(feature = "phoenixd")]
+        Node {
+            name: "phoenixd",
+            build: |url| {
+                use l402::{PhoenixdBackend, PhoenixdConfig};
+                Arc::new(PhoenixdBackend::new(PhoenixdConfig::new(url, Network::Regtest, "s3cret")).unwrap())
+            },
+            secrets: &["s3cret", "OnMzY3JldA"],
+        },
+        #[cfg(feature = "lnbits")]
+        Node {
+            name: "LNbits",
+            build: |url| {
+                use l402::{LnbitsBackend, LnbitsConfig};
+                Arc::new(LnbitsBackend::new(LnbitsConfig::new(url, Network::Regtest, "s3cret")).unwrap())
+            },
+            secrets: &["s3cret"],
+        },
+        #[cfg(feature = "lnurl")]
+        Node {
+            name: "LNURL-pay",
+            build: |url| {
+                use l402::{LnurlBackend, LnurlConfig};
+                let address = format!("{url}/.well-known/lnurlp/shop");
+                Arc::new(LnurlBackend::new(LnurlConfig::new(address, Network::Regtest)).unwrap())
+            },
+            secrets: &[],
         },
         #[cfg(feature = "lnd")]
         Node {
@@ -37,7 +78,7 @@ pub fn nodes() -> Vec<Node> {
                 use l402::{LndBackend, LndConfig};
                 let directory = tempfile::tempdir().unwrap();
                 let macaroon = directory.path().join("invoice.macaroon");
-                std::fs::write(&macaroon, "s3cret").unwrap();
+                std::fs::write(&macaroon, b"\x02s3cret").unwrap();
                 Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
             },
             secrets: &["s3cret", "733363726574"],

@@ -27,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 /// What a relay sends in place of the wallet's answer: whole messages.
@@ -137,12 +139,24 @@ async fn serve(tcp: TcpStream, books: Arc<Books>) {
             }
         };
         for text in out {
-            if socket.send(Message::text(text)).await.is_err() {
-                break;
+            for frame in frames(text) {
+                if socket.send(frame).await.is_err() {
+                    break;
+                }
             }
         }
     }
     books.open.send_modify(|open| *open -= 1);
+}
+
+/// One frame; or many, of a text that says so.
+fn frames(text: String) -> Vec<Message> {
+    if !text.starts_with("fragments") {
+        return vec![Message::text(text)];
+    }
+    let pieces = text.as_bytes().chunks(4096).enumerate();
+    let code = |index| OpCode::Data(if index == 0 { Data::Text } else { Data::Continue });
+    pieces.map(|(index, piece)| Message::Frame(Frame::message(piece.to_vec(), code(index), false))).collect()
 }
 
 fn answer(received: &Value, books: &Books, asked: &mut HashMap<String, Value>) -> Vec<String> {
