@@ -17,6 +17,7 @@ pub(crate) struct Bolt11 {
     pub(crate) amount_msat: Option<u64>,
     pub(crate) payment_hash: PaymentHash,
     /// Where there is one in place of a description.
+    #[cfg(feature = "lnurl")]
     pub(crate) description_hash: Option<[u8; 32]>,
     /// Unix seconds.
     pub(crate) dated: u64,
@@ -62,6 +63,7 @@ pub(crate) fn read(text: &str) -> Option<Bolt11> {
         currency: raw.currency(),
         amount_msat: amount_pico_btc.map(|pico| pico / 10),
         payment_hash: PaymentHash::from_bytes(bytes(raw.payment_hash()?)),
+        #[cfg(feature = "lnurl")]
         description_hash: raw.description_hash().map(bytes),
         dated: raw.data.timestamp.as_unix_timestamp(),
         expiry: Duration::from_secs(

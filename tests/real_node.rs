@@ -1,7 +1,14 @@
 //! The contract, against a real node that the environment names. Ignored unless
 //! asked for, because it takes a node: `REAL_NODES.md` says how. What is run here
 //! always is that the suite itself works, against the fakes.
-#![cfg(all(feature = "cln", feature = "lnd", feature = "nwc", feature = "phoenixd"))]
+#![cfg(all(
+    feature = "cln",
+    feature = "lnbits",
+    feature = "lnd",
+    feature = "lnurl",
+    feature = "nwc",
+    feature = "phoenixd"
+))]
 
 mod support {
     pub mod books;
@@ -46,8 +53,10 @@ macro_rules! real_node {
     };
 }
 
-real_node!(lnd, LndBackend);
 real_node!(cln, ClnBackend);
+real_node!(lnbits, LnbitsBackend);
+real_node!(lnd, LndBackend);
+real_node!(lnurl, LnurlBackend);
 real_node!(nwc, NwcBackend);
 real_node!(phoenixd, PhoenixdBackend);
 
@@ -81,7 +90,7 @@ async fn run(test: &str, variables: Variables<'_>) -> (bool, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", test]);
     for (name, _) in std::env::vars_os() {
-        if ["LND_", "CLN_", "NWC_", "PHOENIXD_", "L402_"]
+        if ["CLN_", "L402_", "LNBITS_", "LND_", "LNURL_", "NWC_", "PHOENIXD_"]
             .iter()
             .any(|ours| name.to_string_lossy().starts_with(ours))
         {
@@ -161,7 +170,7 @@ async fn the_suite_passes_on_a_node_that_the_environment_names() {
 async fn what_is_missing_in_the_environment_is_named() {
     let url = "http://127.0.0.1:1";
     let rune = rune(FOR_INVOICES);
-    let rows: [(&str, Variables, &str); 14] = [
+    let rows: [(&str, Variables, &str); 16] = [
         ("lnd", &[], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", " ")], "set LND_URL to the node's REST address"),
         ("lnd", &[("LND_URL", url)], "set LND_MACAROON_FILE to the path of the node's invoice.macaroon"),
@@ -194,6 +203,8 @@ async fn what_is_missing_in_the_environment_is_named() {
         ),
         ("nwc", &[], "set NWC_URI to the connection URI of the wallet"),
         ("nwc", &[("NWC_URI", url)], "does not begin with `nostr+walletconnect://`"),
+        ("lnbits", &[], "set LNBITS_URL to"),
+        ("lnurl", &[], "set LNURL_ADDRESS to"),
         ("phoenixd", &[], "set PHOENIXD_URL to the node's address"),
         (
             "phoenixd",

@@ -6,10 +6,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,14 +14,14 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiFuture, GaiResolver, Name};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower_service::Service;
 use zeroize::Zeroizing;
 
+pub(super) use super::reach::Reach;
+use super::reach::Resolver;
 use super::tls::Trust;
 use super::{BackendError, BackendErrorKind};
 
@@ -39,15 +35,6 @@ const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
 const MAX_IDLE: usize = 8;
 const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
-/// Whom the client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Any address: the operator chose it.
-    Any,
-    /// Public addresses alone: somebody else chose it.
-    Public,
-}
-
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
 pub(super) struct Http {
@@ -57,7 +44,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(trust: Trust, reach: Reach) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver { dns: GaiResolver::new(), reach });
+        let mut connector = HttpConnector::new_with_resolver(reach.resolver());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIME_LIMIT));
@@ -76,11 +63,7 @@ impl Http {
 
     /// Sends a request, and reads the whole answer within `time_limit`.
     pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
-        if let (Reach::Public, Some(address)) = (self.reach, literal_address(&ask.uri)) {
-            if !is_public(address) {
-                return Err(BackendError::connect(NotPublic));
-            }
-        }
+        self.reach.check(&ask.uri).map_err(BackendError::connect)?;
         let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request()));
         sent.await.unwrap_or_else(|_| Err(BackendError::timeout()))
     }
@@ -268,80 +251,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(3_600)))
 }
 
-/// Resolves names, to public addresses alone where the reach is that.
-#[derive(Clone)]
-struct Resolver {
-    dns: GaiResolver,
-    reach: Reach,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.dns.poll_ready(cx)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let (lookup, reach): (GaiFuture, _) = (self.dns.call(name), self.reach);
-        Box::pin(async move {
-            let found: GaiAddrs = lookup.await?;
-            let addresses: Vec<_> =
-                found.filter(|address| reach == Reach::Any || is_public(address.ip())).collect();
-            if addresses.is_empty() && reach == Reach::Public {
-                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, NotPublic));
-            }
-            Ok(addresses.into_iter())
-        })
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("host has no public address")]
-struct NotPublic;
-
-/// The address that stands in place of a name.
-fn literal_address(uri: &Uri) -> Option<IpAddr> {
-    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// Whether an address is one that anybody may be sent to: not of this machine,
-/// a private network, a link, a carrier's network, a test or a multicast group
-/// (the IANA special-purpose registries; RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    let address = match address {
-        IpAddr::V6(v6) => v6.to_canonical(),
-        v4 @ IpAddr::V4(_) => v4,
-    };
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_documentation()
-                || v4.is_multicast()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (18..20).contains(&b))
-                || (a == 192 && b == 0 && c == 0))
-        }
-        // Global unicast is 2000::/3. Of it: tunnels that end in an IPv4
-        // address of anybody's choice (6to4, Teredo), and documentation.
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            segments[0] & 0xe000 == 0x2000
-                && segments[0] != 0x2002
-                && !(segments[0] == 0x2001 && segments[1] < 0x0200)
-                && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
-                && segments[0] != 0x3fff
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,55 +264,5 @@ mod tests {
             "a=x-._~9&b=%20%26%3D%2B%25%2F%3F%23&c=&d=%C3%A9%E2%9A%A1%F0%9F%A6%80%0A%00".as_bytes()
         );
         assert_eq!(ask.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
-    }
-
-    #[test]
-    fn addresses_of_machines_and_networks_of_ones_own_are_not_public() {
-        for address in [
-            "127.0.0.1",
-            "127.8.0.1",
-            "0.0.0.0",
-            "10.0.0.1",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "100.127.255.255",
-            "192.0.0.8",
-            "192.0.2.1",
-            "198.18.0.1",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "fe80::1",
-            "fc00::1",
-            "fd12::1",
-            "ff02::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "2001:0:1::1",
-            "64:ff9b::7f00:1",
-            "3fff::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "100.63.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "198.20.0.1",
-            "2606:4700::1111",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
     }
 }

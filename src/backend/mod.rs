@@ -1,6 +1,6 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
-// `config`, `http` and `tls` are beneath the backends, each of which uses a part.
+// `config`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
@@ -30,6 +30,12 @@ mod lnurl;
 mod nwc;
 #[cfg(feature = "phoenixd")]
 mod phoenixd;
+#[cfg(feature = "_http")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
+mod reach;
 #[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),

@@ -10,7 +10,7 @@ use l402::{LnbitsBackend, LnbitsConfig, Network, Preimage};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-/// The server. Its FakeWallet makes mainnet invoices, which only its own
+/// The server. Its `FakeWallet` makes mainnet invoices, which only its own
 /// wallets can pay.
 pub struct Lnbits {
     url: String,
@@ -88,7 +88,7 @@ pub async fn send(mut request: Request<String>) -> Response<Bytes> {
     let stream = TcpStream::connect(authority).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let response = sender.send_request(request.map(|body| Full::<Bytes>::from(body))).await.unwrap();
+    let response = sender.send_request(request.map(Full::<Bytes>::from)).await.unwrap();
     let (head, body) = response.into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
