@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
@@ -166,8 +167,9 @@ where
 fn with_body<B>(response: Response<B>, deadline: Option<Deadline>) -> Response<Body<B>> {
     let (head, body) = response.into_parts();
     let body = match deadline {
-        Some(deadline) => Body::cut(&head, body, deadline),
-        None => Body::inner(body),
+        // A length that was promised is kept.
+        Some(deadline) if !head.headers.contains_key(CONTENT_LENGTH) => Body::cut(&head, body, deadline),
+        _ => Body::inner(body),
     };
     Response::from_parts(head, body)
 }
