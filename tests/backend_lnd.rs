@@ -14,8 +14,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use l402::{
-    BackendErrorKind, InvoiceState, LndBackend, LndConfig, Network, PaymentBackend, PaymentHash, Price,
-    conformance,
+    BackendErrorKind, InvoiceRequest, InvoiceState, LndBackend, LndConfig, Network, PaymentBackend,
+    PaymentHash, Price, conformance,
 };
 use support::books::{Next, State};
 use support::fake_lnd::{FakeLnd, MACAROON, READ_ONLY};
@@ -49,6 +49,18 @@ async fn a_sale_is_exact_to_the_msat() {
         let node = FakeLnd::start().await;
         is_sold(node.backend(), Price::msat(msat), msat, |bolt11| node.books.pay(bolt11)).await;
     }
+}
+
+#[tokio::test]
+async fn invoices_tell_the_way_through_private_channels_where_asked_to() {
+    let node = FakeLnd::start().await;
+    node.backend().create_invoice(&InvoiceRequest::test(1_000)).await.unwrap();
+    assert_eq!(node.books.asked(), [""; 0]);
+    node.backend_of(LndConfig::with_private_channels)
+        .create_invoice(&InvoiceRequest::test(1_000))
+        .await
+        .unwrap();
+    assert_eq!(node.books.asked(), ["private"]);
 }
 
 #[tokio::test]

@@ -53,6 +53,13 @@ pub(super) fn env_network(name: &str) -> Result<Network, Error> {
         .map_err(|error| Error::new(ErrorKind::Backend, format!("{name} cannot be read")).with_source(error))
 }
 
+/// A variable that is `true` or `false`; `false` where it is not set.
+pub(super) fn env_flag(name: &str) -> Result<bool, Error> {
+    let Some(value) = env_opt(name)? else { return Ok(false) };
+    let flag = value.trim().parse();
+    flag.map_err(|_| Error::new(ErrorKind::Backend, format!("set {name} to `true` or `false`")))
+}
+
 /// A variable of the environment that has to be set.
 pub(super) fn env(name: &str, what: &str) -> Result<Zeroizing<String>, Error> {
     env_opt(name)?.ok_or_else(|| Error::new(ErrorKind::Backend, format!("set {name} to {what}")))

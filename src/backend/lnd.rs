@@ -12,7 +12,7 @@ use http::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::config::{base_url, env, env_network, env_opt, read_file, secret_header};
+use super::config::{base_url, env, env_flag, env_network, env_opt, read_file, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
 use super::{
@@ -52,6 +52,7 @@ pub struct LndBackend {
     base: String,
     macaroon: HeaderValue,
     network: Network,
+    private_channels: bool,
 }
 
 /// Where an LND node is, and what it is told of us.
@@ -62,19 +63,28 @@ pub struct LndConfig {
     network: Network,
     macaroon: PathBuf,
     certificate: Option<PathBuf>,
+    private_channels: bool,
 }
 
 impl LndConfig {
     /// The node's REST address (`restlisten`, port 8080 by default), its
     /// network, and the file of the macaroon that it is shown.
     pub fn new(url: impl Into<String>, network: Network, macaroon: impl Into<PathBuf>) -> Self {
-        Self { url: url.into(), network, macaroon: macaroon.into(), certificate: None }
+        let (url, macaroon) = (url.into(), macaroon.into());
+        Self { url, network, macaroon, certificate: None, private_channels: false }
     }
 
     /// The node's own certificate (`tls.cert`), in PEM form: no other is
     /// trusted then. Without it the node needs one that browsers trust.
     pub fn with_certificate(mut self, certificate: impl Into<PathBuf>) -> Self {
         self.certificate = Some(certificate.into());
+        self
+    }
+
+    /// Invoices tell the way through channels that are not announced, which a
+    /// node that has no other needs to be paid. They tell of those channels too.
+    pub fn with_private_channels(mut self) -> Self {
+        self.private_channels = true;
         self
     }
 }
@@ -85,19 +95,21 @@ impl LndBackend {
     /// # Errors
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
-        let LndConfig { url, network, macaroon, certificate } = config;
+        let LndConfig { url, network, macaroon, certificate, private_channels } = config;
         let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
             base: base_url(&url)?,
             macaroon: read_macaroon(&macaroon)?,
             network,
+            private_channels,
         })
     }
 
     /// A backend on the node of the environment: `LND_URL`,
     /// `LND_MACAROON_FILE`, `LND_CERTIFICATE_FILE` (where the node has a
-    /// certificate of its own) and `LND_NETWORK` (`bitcoin` unless set).
+    /// certificate of its own), `LND_NETWORK` (`bitcoin` unless set) and
+    /// `LND_PRIVATE_CHANNELS` (`true` where the node has no other).
     ///
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
@@ -107,6 +119,9 @@ impl LndBackend {
         let mut config = LndConfig::new(&*url, env_network("LND_NETWORK")?, &*macaroon);
         if let Some(certificate) = env_opt("LND_CERTIFICATE_FILE")? {
             config = config.with_certificate(&*certificate);
+        }
+        if env_flag("LND_PRIVATE_CHANNELS")? {
+            config = config.with_private_channels();
         }
         Self::new(config)
     }
@@ -138,6 +153,7 @@ struct Create<'a> {
     value_msat: String,
     memo: &'a str,
     expiry: String,
+    private: bool,
 }
 
 #[derive(Deserialize)]
@@ -177,6 +193,7 @@ impl PaymentBackend for LndBackend {
             value_msat: ask.amount_msat.to_string(),
             memo: shortened(&ask.description, MAX_MEMO),
             expiry: ask.expiry.as_secs().to_string(),
+            private: self.private_channels,
         };
         let answer = self.send(Ask::post(self.uri("/v1/invoices")).json(&create), CREATE_TIME_LIMIT).await?;
         if !answer.status.is_success() {

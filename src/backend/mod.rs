@@ -250,6 +250,23 @@ pub struct InvoiceRequest {
     pub token_id: TokenId,
 }
 
+#[cfg(feature = "test-util")]
+impl InvoiceRequest {
+    /// A request for an invoice of this amount, to test a backend with: payable
+    /// for 5 minutes, with a token id of its own.
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    pub fn test(amount_msat: u64) -> Self {
+        Self {
+            amount_msat,
+            description: "test".to_owned(),
+            expiry: Duration::from_secs(300),
+            service: "test".to_owned(),
+            offer: "default".to_owned(),
+            token_id: crate::entropy::random::<32>(&crate::entropy::SystemEntropy).into(),
+        }
+    }
+}
+
 /// An invoice as a backend gave it: not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {

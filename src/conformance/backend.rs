@@ -116,7 +116,7 @@ impl Suite {
 
     /// An everyday request: 21 sat, or the step if that is more.
     fn ask(&self) -> InvoiceRequest {
-        ask(21_000_u64.next_multiple_of(self.capabilities.step_msat()))
+        InvoiceRequest::test(21_000_u64.next_multiple_of(self.capabilities.step_msat()))
     }
 
     async fn made(&self) -> Made {
@@ -182,7 +182,7 @@ impl Suite {
         for least in [1, 999, 1_001, (1 << 31) + 1, (1 << 32) + 1, (1 << 53) + 1, most_that_exists, u64::MAX]
         {
             let amount_msat = least.checked_next_multiple_of(step).unwrap_or(least / step * step);
-            let Err(error) = self.make(&ask(amount_msat)).await else { continue };
+            let Err(error) = self.make(&InvoiceRequest::test(amount_msat)).await else { continue };
             assert!(
                 is_of_the_answer(error.kind()) && error.kind() != BackendErrorKind::Auth,
                 "an amount that it does not make ({amount_msat} msat) is refused as such, not as {:?}",
@@ -223,7 +223,7 @@ impl Suite {
         for n in 1..=AT_ONCE {
             let backend = self.backend.clone();
             // Another amount each, so that an answer to another request shows.
-            let ask = ask(self.ask().amount_msat + n * self.capabilities.step_msat());
+            let ask = InvoiceRequest::test(self.ask().amount_msat + n * self.capabilities.step_msat());
             tasks.spawn(async move {
                 let answer = in_time(backend.create_invoice(&ask), "create_invoice").await;
                 (ask, answer)
@@ -316,19 +316,6 @@ impl Suite {
             })
             .any(is_preimage);
         assert!(!in_hex && !in_numbers, "{place} holds no preimage");
-    }
-}
-
-/// A request for an invoice of this amount, for five minutes, as the crate
-/// makes one.
-pub(super) fn ask(amount_msat: u64) -> InvoiceRequest {
-    InvoiceRequest {
-        amount_msat,
-        description: "conformance".to_owned(),
-        expiry: Duration::from_secs(300),
-        service: "conformance".to_owned(),
-        offer: "default".to_owned(),
-        token_id: random(&SystemEntropy).into(),
     }
 }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 
-use super::backend::{ask, in_time, is_of_the_answer};
+use super::backend::{in_time, is_of_the_answer};
 use super::fault_server::{FAULTS, Fault, FaultServer, RETRY_AFTER, SILENCES};
-use crate::backend::{BackendError, BackendErrorKind, InvoiceState, LookUpBy, PaymentBackend};
+use crate::backend::{
+    BackendError, BackendErrorKind, InvoiceRequest, InvoiceState, LookUpBy, PaymentBackend,
+};
 use crate::preimage::PaymentHash;
 
 /// Most that a server can send of an answer without end: what a backend reads,
@@ -152,7 +154,8 @@ impl<'a> Subject<'a> {
         let backend = &self.backend;
         let answer = match call {
             Call::Create => {
-                let ask = ask(21_000_u64.next_multiple_of(backend.capabilities().step_msat()));
+                let ask =
+                    InvoiceRequest::test(21_000_u64.next_multiple_of(backend.capabilities().step_msat()));
                 in_time(backend.create_invoice(&ask), "create_invoice").await.map(|_| None)
             }
             Call::LookUp => {

@@ -49,6 +49,12 @@ impl FakeLnd {
         self.backend_with(&self.url(), &MACAROON)
     }
 
+    pub fn backend_of(&self, configure: impl FnOnce(LndConfig) -> LndConfig) -> LndBackend {
+        let file = self.files.path().join("invoice.macaroon");
+        std::fs::write(&file, MACAROON).unwrap();
+        LndBackend::new(configure(LndConfig::new(self.url(), Network::Regtest, file))).unwrap()
+    }
+
     pub fn backend_with(&self, url: &str, macaroon: &[u8]) -> LndBackend {
         let file = self.files.path().join("invoice.macaroon");
         std::fs::write(&file, macaroon).unwrap();
@@ -80,6 +86,7 @@ struct Create {
     memo: String,
     value_msat: String,
     expiry: String,
+    private: bool,
 }
 
 async fn create(State(books): State<Books>, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
@@ -89,6 +96,9 @@ async fn create(State(books): State<Books>, headers: HeaderMap, body: Bytes) -> 
     };
     let number = |text: &str| text.parse::<i64>().map_err(|_| grpc(400, 3, "proto: invalid value for int64"));
     let (msat, expiry) = (number(&create.value_msat)?, number(&create.expiry)?);
+    if create.private {
+        books.note("private");
+    }
     if create.memo.len() > 639 {
         return Err(grpc(500, 2, "memo too large"));
     }

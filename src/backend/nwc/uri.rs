@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_uri_that_is_wrong_is_refused_with_what_is_wrong_and_never_its_key() {
         let relay = "relay=wss://relay.example";
-        let many = vec![relay; 9].join("&");
+        let many = [relay; 9].join("&");
         for (uri, what) in [
             (String::new(), "does not begin"),
             (format!("https://{WALLET}?{relay}&secret={SECRET}"), "does not begin"),
