@@ -75,7 +75,7 @@ impl Admission {
     pub(crate) fn new(gate: &Gate, grant: Grant, reserved: Option<(Reservation, Debit)>) -> Self {
         let settlement = Settlement {
             gate: gate.clone(),
-            is_paid: grant.is_paid(),
+            is_private: grant.basis().is_private(),
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
@@ -120,7 +120,7 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Settlement {
     gate: Gate,
-    is_paid: bool,
+    is_private: bool,
     remaining: Option<u64>,
     use_: Option<Use>,
 }
@@ -181,7 +181,7 @@ impl Settlement {
                 used.reservation.release();
             }
         }
-        if self.is_paid {
+        if self.is_private {
             keep_private(&mut head.headers);
         }
         Response::from_parts(head, body)

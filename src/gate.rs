@@ -6,7 +6,7 @@
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
 //! 6. the backend, where a preimage proves no payment (`payment.rs`)
-//! 7. the rate of a pass (`limit.rs`)
+//! 7. the rate of a pass (`limit/`)
 //! 8. the ledger, where uses are counted (`ledger/`)
 //!
 //! What does not pass is refused, and where a payment would mend it, sold
@@ -28,6 +28,7 @@ use crate::gate_builder::{Cost, GateBuilder, opens};
 use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
+use crate::limit::{FreeRequests, Pool};
 use crate::macaroon::{self, MAX_MACAROON, Verified};
 use crate::offer::{Offer, Rate};
 use crate::payment::Unconfirmed;
@@ -66,6 +67,9 @@ pub(crate) struct GateInner {
     pub(crate) cost: Cost,
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
+    pub(crate) free_requests: Option<FreeRequests>,
+    /// Ready invoices of the offer with this id.
+    pub(crate) pool: Option<(Arc<str>, Arc<Pool>)>,
 }
 
 impl Gate {
@@ -169,6 +173,11 @@ impl Gate {
     fn refuse(&self, head: &Parts, refused: Refused, presented: Option<Presented>) -> Decided {
         let refused = if refused.refusal.is_payable() {
             match self.0.offer_for(head) {
+                Ok((_, Price::Amount(_)))
+                    if refused.refusal == Refusal::MissingCredential && self.0.takes_free_request(head) =>
+                {
+                    return self.admitted(Granted::FREE_TIER, None, None);
+                }
                 Ok((offer, Price::Amount(price))) => {
                     return Decided::Payable(Payable { refused, offer: offer.clone(), price });
                 }
@@ -279,6 +288,7 @@ struct Granted {
 
 impl Granted {
     const FREE: Self = Self { basis: Basis::FreePrice, token: None, taken: Taken::Nothing };
+    const FREE_TIER: Self = Self { basis: Basis::FreeTier, ..Self::FREE };
 }
 
 impl GateInner {
@@ -295,6 +305,7 @@ impl GateInner {
             return Err(Refusal::from(Malformed::NoPreimage).into());
         }
         let token = macaroon::verify(&credential.macaroon, credential.preimage.as_ref(), &keys)?;
+        issuer.forget_pending(&token, now);
         if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
             return Err(Refusal::Revoked.into());
         }
@@ -329,7 +340,12 @@ impl GateInner {
                 token: Some(granted),
                 taken: debit.map_or(Taken::Pass, Taken::of),
             },
-            unconfirmed: issuer.payments.unconfirmed(token.payment_hash(), claims.handle, has_preimage),
+            unconfirmed: issuer.payments.unconfirmed(
+                token.payment_hash(),
+                claims.handle,
+                has_preimage,
+                || issuer.limits.client(head),
+            ),
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
             debit,
         })
@@ -360,7 +376,7 @@ impl GateInner {
     fn check_rate(&self, ruling: &Ruling) -> Result<(), Refusal> {
         let Some((token, rate)) = ruling.rate else { return Ok(()) };
         let issuer = &*self.issuer.0;
-        let checked = issuer.limits.rates.check(token, rate, issuer.clock.now());
+        let checked = issuer.limits.take_pass(token, rate, issuer.clock.now());
         checked.map_err(|retry_after| Refusal::RateLimited { retry_after })
     }
 
@@ -441,6 +457,14 @@ impl GateInner {
         // A request that takes more units than any offer has cannot be paid for.
         let offer = self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
         Ok((offer, offer.pricing.price(head)?))
+    }
+
+    /// Whether the request is one of those that its client has free, and
+    /// counts it.
+    fn takes_free_request(&self, head: &Parts) -> bool {
+        let issuer = &*self.issuer.0;
+        self.free_requests
+            .is_some_and(|free| issuer.limits.take_free(free, &self.service, head, issuer.clock.now()))
     }
 
     /// Whether the request costs nothing.

@@ -83,14 +83,23 @@ pub enum Basis {
     Settled,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
+    /// It is one of the requests that the client has free: see
+    /// [`GateBuilder::with_free_requests`](crate::GateBuilder::with_free_requests).
+    FreeTier,
 }
 
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
-            Self::FreePrice => false,
+            Self::FreePrice | Self::FreeTier => false,
         }
+    }
+
+    /// Whether others pay for what this request is answered, so that no shared
+    /// cache may keep it.
+    pub(crate) fn is_private(self) -> bool {
+        self.is_paid() || self == Self::FreeTier
     }
 }
 

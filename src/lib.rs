@@ -99,6 +99,7 @@ pub mod service;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
+mod warn;
 
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
@@ -141,6 +142,7 @@ pub use ledger::RedisLedger;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
+pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use offer::{Access, Offer};
 pub use preimage::{HexError, PaymentHash, Preimage};
 pub use price::{Amount, Price, PriceOutOfRange, Unit};
