@@ -68,8 +68,7 @@ pub(crate) struct GateInner {
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
     pub(crate) free_requests: Option<FreeRequests>,
-    /// Ready invoices of the offer with this id.
-    pub(crate) pool: Option<(Arc<str>, Arc<Pool>)>,
+    pub(crate) pool: Option<Arc<Pool>>,
 }
 
 impl Gate {

@@ -165,7 +165,7 @@ impl GateBuilder {
     }
 
     /// The pool of the offer that the gate sells a request of the fewest units.
-    fn pool(&self, least: u64) -> Result<Option<(Arc<str>, Arc<Pool>)>, Error> {
+    fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
             Err(Error::new(ErrorKind::Offer, format!("gate `{}`: the pool of invoices {what}", self.service)))
         };
@@ -179,7 +179,7 @@ impl GateBuilder {
             self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least));
         match enough.next() {
             Some(offer) if offer.pricing.fixed_msat().is_some_and(|msat| msat > 0) => {
-                Ok(Some((offer.id.clone(), Arc::new(Pool::new(self.pool_size)))))
+                Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size))))
             }
             _ => error("needs an offer of a fixed price"),
         }

@@ -95,7 +95,7 @@ pub(crate) async fn sell(
             return Ok(sold);
         }
     }
-    let pool = gate.pool.as_ref().filter(|(id, _)| *id == offer.id).map(|(_, pool)| pool);
+    let pool = gate.pool.as_ref().filter(|pool| pool.offer == offer.id);
     let ready = pool.and_then(|pool| {
         let is_revoked = |ready: &Ready| is_revoked(ready.invoice.payment_hash, ready.token_id);
         pool.take(ask.amount_msat, ask.token_id, unix(now), is_revoked)

@@ -33,10 +33,10 @@ impl ClientId {
     /// The client of this name: an account, an API key, a certificate. Take one
     /// that the client cannot choose: whoever can, is never limited.
     pub fn new(name: impl AsRef<[u8]>) -> Self {
-        Self::hash(b"name", name.as_ref())
+        Self::hash(*b"name", name.as_ref())
     }
 
-    fn hash(kind: &[u8; 4], name: &[u8]) -> Self {
+    fn hash(kind: [u8; 4], name: &[u8]) -> Self {
         let hash = Sha256::new().chain_update(kind).chain_update(name).finalize();
         Self(hash[..16].try_into().expect("16 of 32 bytes"))
     }
@@ -52,8 +52,8 @@ impl ClientId {
 impl From<IpAddr> for ClientId {
     fn from(ip: IpAddr) -> Self {
         match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::hash(b"ipv4", &ip.octets()[..3]),
-            IpAddr::V6(ip) => Self::hash(b"ipv6", &ip.octets()[..6]),
+            IpAddr::V4(ip) => Self::hash(*b"ipv4", &ip.octets()[..3]),
+            IpAddr::V6(ip) => Self::hash(*b"ipv6", &ip.octets()[..6]),
         }
     }
 }
@@ -107,7 +107,7 @@ impl Clients {
     pub(crate) fn of(&self, head: &Parts) -> Option<ClientId> {
         match self {
             Self::Peer(_) => peer(head).map(ClientId::from),
-            Self::Proxies(proxies) => proxies.client(peer(head)?, &head.headers).map(ClientId::from),
+            Self::Proxies(proxies) => Some(proxies.client(peer(head)?, &head.headers).into()),
             Self::Closure(client) => client(head),
         }
     }

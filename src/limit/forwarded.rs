@@ -42,7 +42,7 @@ impl Proxies {
     }
 
     /// The client of a request that came from this peer.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer;
         let mut entries = self.entries(headers).take(MAX_HOPS);
         while self.trusts(client) {
@@ -51,7 +51,7 @@ impl Proxies {
                 Some(None) | None => break,
             }
         }
-        Some(client)
+        client
     }
 
     fn trusts(&self, ip: IpAddr) -> bool {
@@ -172,7 +172,7 @@ mod tests {
                 headers.append(name, HeaderValue::from_bytes(line.as_bytes()).unwrap());
             }
         }
-        proxies.client(peer.parse().unwrap(), &headers).unwrap().to_string()
+        proxies.client(peer.parse().unwrap(), &headers).to_string()
     }
 
     #[test]

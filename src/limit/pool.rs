@@ -17,6 +17,8 @@ const REFILLS: usize = 2;
 
 /// Ready invoices of one offer.
 pub(crate) struct Pool {
+    /// The id of the offer.
+    pub(crate) offer: Arc<str>,
     size: usize,
     state: Mutex<State>,
 }
@@ -47,9 +49,9 @@ impl Ready {
 }
 
 impl Pool {
-    /// A pool of so many, and none ready yet.
-    pub(crate) fn new(size: usize) -> Self {
-        Self { size, state: Mutex::default() }
+    /// A pool of so many, none of them ready yet.
+    pub(crate) fn new(offer: Arc<str>, size: usize) -> Self {
+        Self { offer, size, state: Mutex::default() }
     }
 
     /// Takes the oldest invoice for this amount whose token is like this one:
@@ -138,7 +140,7 @@ mod tests {
 
     /// A pool that was filled.
     fn filled(ready: impl IntoIterator<Item = Ready>) -> Arc<Pool> {
-        let pool = Arc::new(Pool::new(100));
+        let pool = Arc::new(Pool::new("default".into(), 100));
         for ready in ready {
             pool.refill(NOW).next().unwrap().put(ready);
         }
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn no_more_are_asked_for_than_are_missing_and_two_at_once() {
-        let pool = Arc::new(Pool::new(5));
+        let pool = Arc::new(Pool::new("default".into(), 5));
         let mut asked = Vec::new();
         for expected in [2, 4, 5, 5, 5] {
             asked.extend(pool.refill(NOW));
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn after_a_failure_the_backend_is_left_alone_for_a_while() {
-        let pool = Arc::new(Pool::new(5));
+        let pool = Arc::new(Pool::new("default".into(), 5));
         pool.refill(NOW).next().unwrap().fail(NOW + 5);
         assert_eq!(pool.refill(NOW + 4).count(), 0);
         assert_eq!(pool.refill(NOW + 5).count(), 2);

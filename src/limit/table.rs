@@ -19,6 +19,9 @@ pub(crate) struct Place {
     pub(crate) count: u32,
 }
 
+/// Hashes of keys, and their places.
+type Set = Mutex<Vec<(u64, Place)>>;
+
 /// Places by the keyed hash of what they count for, which nobody outside the
 /// process can aim at. Two keys share a place where 64 bits of hash do.
 ///
@@ -27,7 +30,7 @@ pub(crate) struct Place {
 /// count it twice.
 #[derive(Debug)]
 pub(crate) struct Table {
-    sets: Box<[Mutex<Vec<(u64, Place)>>]>,
+    sets: Box<[Set]>,
     hasher: RandomState,
 }
 
