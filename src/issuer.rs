@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use http::request::Parts;
 
 use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
@@ -15,7 +14,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
-use crate::limit::{self, ClientId, Clients, ForwardedHeader, Limits, Proxies, Quota, Reuse};
+use crate::limit::{self, Limits};
 use crate::macaroon::Verified;
 use crate::offer::Offer;
 use crate::payment::{Payments, Policy};
@@ -62,8 +61,6 @@ pub(crate) struct IssuerInner {
     pub(crate) challenge_lifetime: Duration,
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
-    /// Challenges to be answered again, where that is wanted.
-    pub(crate) reuse: Option<Reuse>,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -78,7 +75,7 @@ impl IssuerInner {
 impl IssuerInner {
     /// Answers the challenge of this token to nobody any more.
     pub(crate) fn forget_pending(&self, token: &Verified<'_>, now: SystemTime) {
-        let Some(reuse) = &self.reuse else { return };
+        let Some(reuse) = &self.limits.reuse else { return };
         // One that is older cannot be pending, and costs no lock.
         let oldest = token.token_id().issued_at().saturating_add(self.challenge_lifetime.as_secs() + 60);
         if unix(now) <= oldest {
@@ -101,8 +98,6 @@ impl Issuer {
             challenge_lifetime: 5 * MINUTE,
             settlement: Policy::default(),
             limits: limit::Config::default(),
-            clients: Ok(Clients::default()),
-            reuse: None,
         }
     }
 
@@ -256,9 +251,7 @@ pub struct IssuerBuilder {
     entropy: Arc<dyn Entropy>,
     challenge_lifetime: Duration,
     settlement: Policy,
-    limits: limit::Config,
-    clients: Result<Clients, Error>,
-    reuse: Option<Reuse>,
+    pub(crate) limits: limit::Config,
 }
 
 impl IssuerBuilder {
@@ -323,105 +316,6 @@ impl IssuerBuilder {
         self
     }
 
-    /// How many invoices may be asked for at once, and how long each may take:
-    /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
-    pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
-        self.limits.in_flight = in_flight;
-        self.limits.time_limit = time_limit;
-        self
-    }
-
-    /// How many challenges one client may ask for, with a burst of `n`: 60 in
-    /// a minute unless set. Beyond it the answer is 429 with Retry-After, and the backend is
-    /// not asked. A client's purchase takes one challenge, or two where it comes back for a fresh
-    /// one; the rest is room for those who share its address. 0 counts as 1, and `u64::MAX` lifts the limit.
-    ///
-    /// A client is a network, /24 or /48 of IPv6, by the address of the
-    /// connection. **That address the server has to give**: with axum by
-    /// `into_make_service_with_connect_info::<SocketAddr>()` (feature `axum`),
-    /// else as a [`PeerAddr`](crate::PeerAddr) in the request's extensions.
-    /// Where it does not, [`with_server_challenges`](Self::with_server_challenges)
-    /// alone limits them. Behind a proxy use
-    /// [`with_trusted_proxies`](Self::with_trusted_proxies), or all clients are one.
-    /// Each process counts for itself.
-    pub fn with_client_challenges(mut self, n: u64, per: Duration) -> Self {
-        self.limits.client = Quota::new(n, per);
-        self
-    }
-
-    /// How many invoices the backend is asked for, all clients and gates
-    /// together, with a burst of `n`: 100 in a second unless set. Beyond it the answer is 429 with
-    /// Retry-After. Set it to what your node makes without falling behind. 0
-    /// counts as 1, and `u64::MAX` lifts the limit.
-    pub fn with_server_challenges(mut self, n: u64, per: Duration) -> Self {
-        self.limits.server = Quota::new(n, per);
-        self
-    }
-
-    /// Takes the client's address from this header, for requests that come from
-    /// a proxy in these ranges (`10.0.0.0/8`, `fd00::/8`, `192.0.2.1`); a
-    /// request from elsewhere is its sender's. The header is read from the
-    /// right, to the first address that is no trusted proxy; what stands left of it the client may
-    /// have written.
-    ///
-    /// Choose the header that **your proxies write**: one that they only pass
-    /// on names whatever client its sender likes. Name no address from which
-    /// others can reach the server. The server has to give the address of the
-    /// connection, as for [`with_client_challenges`](Self::with_client_challenges).
-    ///
-    /// ```
-    /// # #[cfg(feature = "dev")] {
-    /// # use l402::{DevBackend, ForwardedHeader, Issuer, KeyRing, Network, RootKey};
-    /// # let builder = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new());
-    /// # let builder = builder.with_network(Network::Regtest);
-    /// let issuer = builder.with_trusted_proxies(ForwardedHeader::XForwardedFor, &["10.0.0.0/8"]).build()?;
-    /// # }
-    /// # Ok::<(), l402::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`build`](Self::build) fails where a range cannot be read, or is all addresses.
-    pub fn with_trusted_proxies(mut self, header: ForwardedHeader, ranges: &[&str]) -> Self {
-        self.clients = Proxies::new(header, ranges).map(Clients::Proxies);
-        self
-    }
-
-    /// Who the client is, by the head of its request (without the credential):
-    /// in place of its address. For `None` the server's limit counts alone, and
-    /// nothing is free.
-    ///
-    /// **Not by what a client can choose**, as a header that nobody checked: it
-    /// would be another client in each request, and never limited.
-    pub fn with_client(
-        mut self,
-        client: impl Fn(&Parts) -> Option<ClientId> + Send + Sync + 'static,
-    ) -> Self {
-        self.clients = Ok(Clients::Closure(Arc::new(client)));
-        self
-    }
-
-    /// Answers a client that asks again before it has paid with the same
-    /// challenge, for up to 60 seconds and half of the time to pay, in place of
-    /// having another invoice made: for clients that ask often. Such an answer is
-    /// counted neither for the client nor for the server.
-    ///
-    /// **The closure has to name one client and nobody else**: an account, an
-    /// API key that was checked; not an address, behind which are many. All
-    /// whom it names alike get one token, which one of them pays for and any
-    /// of them uses. For `None` every challenge is fresh, as without this.
-    ///
-    /// A challenge is answered again only for the same service, offer, price
-    /// and bound conditions, and not after its token was presented to this
-    /// process or revoked, nor after the keys have changed. At most 1,024 are
-    /// kept, in 7 MiB at most; beyond that they are fresh.
-    pub fn reuse_challenge(
-        mut self,
-        client: impl Fn(&Parts) -> Option<ClientId> + Send + Sync + 'static,
-    ) -> Self {
-        self.reuse = Some(Reuse::new(Arc::new(client)));
-        self
-    }
-
     /// The issuer.
     ///
     /// # Errors
@@ -442,7 +336,7 @@ impl IssuerBuilder {
         }
         let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
-        let clients = self.clients?;
+        let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
         let meter = self.ledger.map(|ledger| {
@@ -460,9 +354,8 @@ impl IssuerBuilder {
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: Limits::new(self.limits, clients),
+            limits,
             payments: Payments::new(settlement),
-            reuse: self.reuse,
             names: Mutex::default(),
         })))
     }

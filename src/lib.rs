@@ -35,14 +35,17 @@
 //! | inner service | called with a [`Grant`] in its extensions | |
 //! | settle | the use is charged, or given back after a server error | |
 //!
-//! Every 402 carries a fresh challenge; no other answer carries an invoice.
+//! Every 402 carries a fresh challenge; no other answer carries an invoice. Who
+//! asks for too many is answered 429: see
+//! [`IssuerBuilder::with_client_challenges`] for the limits, and for what the
+//! server has to tell of its clients.
 //! [`Refusal`] has the whole table.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | [`Grant`] as an extractor |
+//! | `axum` | [`Grant`] as an extractor; the client is known by axum's `ConnectInfo` |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |

@@ -87,7 +87,8 @@ pub(crate) async fn sell(
         services().any(|service| issuer.revocations().contains(hash, token_id, service))
     };
 
-    let pending = issuer.reuse.as_ref().and_then(|reuse| Some((reuse, reuse.key(head, &ask, &caveats)?)));
+    let pending =
+        issuer.limits.reuse.as_ref().and_then(|reuse| Some((reuse, reuse.key(head, &ask, &caveats)?)));
     if let Some((reuse, key)) = pending {
         let sold = reuse.get(key, unix(now));
         if let Some(sold) = sold.filter(|sold| !is_revoked(sold.payment_hash, sold.token_id())) {

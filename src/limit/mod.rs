@@ -7,18 +7,19 @@
 //! | `bucket` | a rate, as one number |
 //! | `table` | such numbers for many, in bounded memory |
 //! | `client`, `forwarded` | who a client is |
+//! | `config` | what the operator says, and the defaults |
 //! | `free` | free requests |
 //! | `pool` | invoices that are ready |
 //! | `reuse` | challenges that are pending |
 //!
-//! An unpaid request is counted for its client first, then for the server; what
-//! the server refuses is given back to the client. So a client is busy in the
-//! table for no more than what it was sold, the table cannot be filled faster
-//! than the server sells, and who floods it is not served for longer than its
-//! own burst.
+//! An unpaid request is counted for its client first, then for the server, and
+//! what the server refuses is given back to the client. So a client keeps a
+//! place in the table only for what it was sold, and nobody can fill the table
+//! faster than the server sells: by default with some 200 of 65,536 clients.
 
 mod bucket;
 mod client;
+mod config;
 mod forwarded;
 mod free;
 mod pool;
@@ -31,46 +32,23 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::clock::MINUTE;
+use crate::error::Error;
 use crate::offer::Rate;
 use crate::preimage::PaymentHash;
 use crate::recent::Recent;
 use crate::refusal::Refusal;
 
 use bucket::Bucket;
-pub(crate) use bucket::{Quota, nanos};
-pub(crate) use client::{ClientFn, Clients};
+use bucket::{Quota, nanos};
+use client::{ClientFn, Clients};
 pub use client::{ClientId, PeerAddr};
+pub(crate) use config::Config;
 pub use forwarded::ForwardedHeader;
-pub(crate) use forwarded::Proxies;
+use forwarded::Proxies;
 pub(crate) use free::FreeRequests;
 pub(crate) use pool::{Pool, Ready, Refill};
-pub(crate) use reuse::Reuse;
+use reuse::Reuse;
 use table::Table;
-
-/// What is limited, unless the operator says otherwise.
-///
-/// Per client: one a second, and 60 at once, since an office or a mobile network may stand
-/// behind one address; a purchase takes two at most. For the server: what a small node makes without
-/// falling behind.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Config {
-    pub(crate) in_flight: usize,
-    pub(crate) time_limit: Duration,
-    pub(crate) client: Quota,
-    pub(crate) server: Quota,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            in_flight: 64,
-            time_limit: Duration::from_secs(10),
-            client: Quota::new(60, MINUTE),
-            server: Quota::new(100, Duration::from_secs(1)),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -83,20 +61,25 @@ pub(crate) struct Limits {
     server: Bucket,
     passes: Table,
     free: Table,
+    /// Challenges to be answered again, where that is wanted.
+    pub(crate) reuse: Option<Reuse>,
 }
 
 impl Limits {
-    pub(crate) fn new(config: Config, clients: Clients) -> Self {
-        Self {
+    /// # Errors
+    /// The ranges of proxies cannot be read.
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        Ok(Self {
             in_flight: Semaphore::new(config.in_flight.min(Semaphore::MAX_PERMITS)),
             time_limit: config.time_limit,
-            clients,
+            clients: config.clients?,
             client_quota: config.client,
             by_client: Table::new(),
             server: Bucket::new(config.server),
             passes: Table::new(),
             free: Table::new(),
-        }
+            reuse: config.reuse,
+        })
     }
 
     /// A place among the invoices that are made at once; `None` where all are taken.
@@ -180,7 +163,7 @@ mod tests {
         let per = Duration::from_secs(10);
         let config =
             Config { client: Quota::new(client, per), server: Quota::new(server, per), ..Config::default() };
-        Limits::new(config, Clients::default())
+        Limits::new(config).unwrap()
     }
 
     fn at(millis: u64) -> SystemTime {
