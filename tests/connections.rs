@@ -198,7 +198,7 @@ async fn a_client_that_does_not_read_holds_no_reservation_and_no_task_once_it_le
     let mut hashes = Vec::new();
     for (i, (mut socket, hash)) in opened.into_iter().enumerate() {
         if i % 2 == 0 {
-            within(socket.read_exact(&mut [0; 100_000])).await.unwrap();
+            within(socket.read_exact(&mut vec![0; 100_000])).await.unwrap();
         }
         hashes.push(hash);
     }
