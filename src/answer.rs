@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::gate::GateInner;
 use crate::offer::Offer;
+use crate::price::{Amount, Price, Unit};
 use crate::refusal::Refusal;
 use crate::sale::Sold;
 
@@ -76,12 +77,20 @@ pub(crate) fn preflight() -> Response<Bytes> {
     response
 }
 
-fn is_grpc(head: &Parts) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    head.method == Method::POST
-        && content_type.is_some_and(|value| {
-            value.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
-        })
+/// The content type of the answer to a gRPC call, which is of the same
+/// protocol as the call; `None` for any other request.
+fn grpc_content_type(head: &Parts) -> Option<&'static str> {
+    let asked = head.headers.get(CONTENT_TYPE)?.as_bytes();
+    let begins = |with: &[u8]| asked.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+    if head.method != Method::POST || !begins(b"application/grpc") {
+        None
+    } else if begins(b"application/grpc-web-text") {
+        Some("application/grpc-web-text+proto")
+    } else if begins(b"application/grpc-web") {
+        Some("application/grpc-web+proto")
+    } else {
+        Some("application/grpc")
+    }
 }
 
 /// Renders a refusal, with the challenge where there is one.
@@ -97,8 +106,11 @@ pub(crate) fn respond(
         StatusCode::PAYMENT_REQUIRED if sold.is_none() => StatusCode::UNAUTHORIZED,
         status => status,
     };
-    let mut response =
-        if is_grpc(head) { trailers_only(&refusal) } else { problem(gate, head, status, &refusal, sold) };
+    let grpc = grpc_content_type(head);
+    let mut response = match grpc {
+        Some(content_type) => trailers_only(content_type, &refusal),
+        None => problem(gate, head, status, &refusal, sold),
+    };
 
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -115,8 +127,11 @@ pub(crate) fn respond(
         );
     }
     if head.headers.contains_key(ORIGIN) {
-        headers
-            .insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("WWW-Authenticate, Retry-After"));
+        let exposed = match grpc {
+            Some(_) => "WWW-Authenticate, Retry-After, grpc-status, grpc-message",
+            None => "WWW-Authenticate, Retry-After",
+        };
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
     }
     response.extensions_mut().insert(refusal);
     if let Some(cause) = cause {
@@ -126,11 +141,11 @@ pub(crate) fn respond(
 }
 
 /// A gRPC response without a body: the status stands in the headers.
-fn trailers_only(refusal: &Refusal) -> Response<Bytes> {
+fn trailers_only(content_type: &'static str, refusal: &Refusal) -> Response<Bytes> {
     let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
     headers.insert("grpc-message", HeaderValue::from_static(message));
     response
@@ -197,15 +212,32 @@ struct Listed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<&'a str>,
     /// Before rounding to what the backend bills; left out where another
-    /// offer's depends on the request.
+    /// offer's depends on the request or on a rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     price_msat: Option<u64>,
+    /// The price in the seller's currency, where it is in one.
+    #[serde(flatten)]
+    price: Option<MinorPrice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uses: Option<u64>,
     seconds: u64,
     tier: u8,
     capabilities: &'a [String],
     also_opens: &'a [String],
+}
+
+#[derive(Serialize)]
+struct MinorPrice {
+    /// In the smallest unit of the currency, such as cents.
+    price_minor: u64,
+    currency: String,
+}
+
+impl MinorPrice {
+    fn of(price: Amount) -> Option<Self> {
+        let Unit::Minor(currency) = price.unit() else { return None };
+        Some(Self { price_minor: price.value(), currency: currency.to_string() })
+    }
 }
 
 impl<'a> Terms<'a> {
@@ -227,13 +259,22 @@ impl<'a> Terms<'a> {
 
 impl<'a> Listed<'a> {
     fn new(offer: &'a Offer, sold: &Sold) -> Self {
-        let price_msat =
-            if offer.id == sold.offer { Some(sold.price_msat) } else { offer.pricing.fixed_msat() };
+        let is_sold = offer.id == sold.offer;
+        let price = if is_sold { Some(Price::Amount(sold.price)) } else { offer.pricing.fixed() };
+        let (price_msat, price) = match price {
+            Some(Price::Free) => (Some(0), None),
+            Some(Price::Amount(price)) => {
+                let msat = (price.unit() == Unit::Msat).then(|| price.value());
+                (if is_sold { Some(sold.price_msat) } else { msat }, MinorPrice::of(price))
+            }
+            None => (None, None),
+        };
         Self {
             id: &offer.id,
             title: offer.title.as_deref(),
             description: offer.description.as_deref(),
             price_msat,
+            price,
             uses: offer.access.max_uses(),
             seconds: offer.access.duration().as_secs(),
             tier: offer.tier,

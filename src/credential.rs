@@ -114,6 +114,17 @@ pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal
     taken
 }
 
+/// Takes the credential out of the headers of a request that passes without
+/// being judged; and where it cannot be told what to take, all that may hold one.
+pub(crate) fn discard(headers: &mut HeaderMap) {
+    if take_out(headers).is_err() {
+        headers.remove(AUTHORIZATION);
+        for name in &HEX_HEADERS {
+            headers.remove(name);
+        }
+    }
+}
+
 fn take_out(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
     let mut found = Found::default();
     for value in headers.get_all(AUTHORIZATION) {

@@ -1,6 +1,7 @@
 //! One protected thing, and the one place where a request is judged.
 //!
-//! 1. caps and grammar (`credential.rs`)
+//! 1. caps and grammar (`credential.rs`); a request that the gate lets pass
+//!    free goes no further
 //! 2. identifier, signature, preimage (`macaroon/verify.rs`)
 //! 3. revocation (`ledger/revocation.rs`)
 //! 4. caveats (`caveat/`), and what the gate requires
@@ -9,6 +10,7 @@
 //! 7. the rate of a pass (`limit/`)
 //! 8. the ledger, where uses are counted (`ledger/`)
 //!
+//! Steps 2 to 8 stand in `ruling.rs`, in this order.
 //! What does not pass is refused, and where a payment would mend it, sold
 //! (`sale.rs`, `answer.rs`).
 
@@ -21,20 +23,18 @@ use http::{Response, StatusCode};
 
 use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
-use crate::caveat::{self, Bound, Claims, Scope, is_minted};
+use crate::caveat::Bound;
 use crate::credential::{self, Presented};
 use crate::error::Error;
-use crate::gate_builder::{Cost, GateBuilder, opens};
-use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken, Taken};
+use crate::gate_builder::{Cost, FreeIf, GateBuilder, opens};
+use crate::grant::{Basis, Grant, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
 use crate::limit::{FreeRequests, Pool};
-use crate::macaroon::{self, MAX_MACAROON, Verified};
-use crate::offer::{Offer, Rate};
-use crate::payment::Unconfirmed;
-use crate::preimage::PaymentHash;
+use crate::offer::Offer;
 use crate::price::{Amount, Price};
-use crate::refusal::{Malformed, Refusal};
+use crate::refusal::Refusal;
+use crate::ruling::{Granted, Ruling};
 use crate::sale;
 
 /// One protected thing: a service name, the offers that open it, and what it
@@ -65,6 +65,7 @@ pub(crate) struct GateInner {
     pub(crate) conditions: Vec<String>,
     pub(crate) known_capabilities: Arc<[String]>,
     pub(crate) cost: Cost,
+    pub(crate) free_if: Option<FreeIf>,
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
     pub(crate) free_requests: Option<FreeRequests>,
@@ -121,81 +122,102 @@ impl Gate {
 
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
-        let presented = match head.extensions.get::<Grant>() {
+        let bearer = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
-            Some(outer) if outer.taken != Taken::Nothing => {
-                return Judged::Decided(self.judge_again(outer, head));
-            }
-            Some(outer) if outer.presented.is_some() => Ok(outer.presented.clone()),
-            _ => credential::take(&mut head.headers),
+            Some(outer) if outer.taken != Taken::Nothing => Bearer {
+                presented: outer.presented.clone(),
+                outer: Some(Outer { taken: outer.taken, remaining: outer.remaining() }),
+            },
+            Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
+            _ => match credential::take(&mut head.headers) {
+                Ok(presented) => Bearer::of(presented),
+                Err(refusal) => return self.refuse(head, Bearer::of(None), refusal.into()).into(),
+            },
         };
-        let presented = match presented {
-            Ok(presented) => presented,
-            Err(refusal) => return Judged::Decided(self.refuse(head, refusal.into(), None)),
-        };
-        let ruling = match self.0.rule(presented.as_ref(), head) {
-            Ok(ruling) => ruling,
-            Err(refused) => return Judged::Decided(self.refuse(head, refused, presented)),
-        };
-        if ruling.must_wait() {
-            return Judged::Undecided(Pending { presented, ruling });
+        if bearer.outer.is_none() && self.0.lets_pass(head) {
+            return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
-        Judged::Decided(match self.0.check_rate(&ruling) {
-            Ok(()) => self.admitted(ruling.grant, presented, None),
-            Err(refusal) => self.refuse(head, refusal.into(), presented),
-        })
+        let passed = match self.0.rule(bearer.presented.as_ref(), head) {
+            Ok(ruling) if ruling.must_wait(bearer.outer) => {
+                return Judged::Undecided(Pending::Ruled(bearer, ruling));
+            }
+            Ok(ruling) => self.0.pass(ruling, bearer.outer),
+            Err(refused) => Err(refused),
+        };
+        match passed {
+            Ok(granted) => Judged::Decided(self.admitted(granted, bearer, None)),
+            Err(refused) => self.refuse(head, bearer, refused).into(),
+        }
     }
 
-    fn judge_again(&self, outer: &Grant, head: &Parts) -> Decided {
-        let mut granted = match self.0.rule(outer.presented.as_ref(), head) {
-            // The outer gate has confirmed the payment, and it is remembered.
-            Ok(ruling) if ruling.unconfirmed.is_none() && outer.taken.covers(ruling.debit) => ruling.grant,
-            Ok(_) => return self.refuse(head, Refusal::NestedGate.into(), None),
-            // What costs nothing needs no token.
-            Err(refused) if refused.refusal.is_payable() && self.0.is_free(head) => Granted::FREE,
-            // A second payment would not mend what the first one did not open.
-            Err(refused) if refused.refusal.concerns_token() => {
-                return self.refuse(head, Refused::because(Refusal::NestedGate, refused.refusal), None);
-            }
-            Err(refused) => return self.refuse(head, refused, None),
+    /// The steps that wait: pricer, backend and ledger.
+    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Decided {
+        let unpriced = match pending {
+            Pending::Unpriced(unpriced) => unpriced,
+            Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
+                Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
+                Err(refused) => match self.refuse(head, bearer, refused) {
+                    Ok(decided) => return decided,
+                    Err(unpriced) => unpriced,
+                },
+            },
         };
-        if let Some(token) = &mut granted.token {
-            token.remaining = outer.remaining();
-        }
-        granted.taken = outer.taken;
-        self.admitted(granted, outer.presented.clone(), None)
+        let Unpriced { bearer, refused, offer } = *unpriced;
+        // Whoever has no token waits among those who ask for an invoice.
+        let price = match self.0.issuer.0.limits.enter() {
+            Some(_place) => offer.pricing.ask(head).await,
+            None => Err(Refusal::Busy.into()),
+        };
+        self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
     }
 
     /// Without a token that opens it, a request is sold one, or admitted where
     /// it costs nothing.
-    fn refuse(&self, head: &Parts, refused: Refused, presented: Option<Presented>) -> Decided {
-        let refused = if refused.refusal.is_payable() {
-            match self.0.offer_for(head) {
-                Ok((_, Price::Amount(_)))
-                    if refused.refusal == Refusal::MissingCredential && self.0.takes_free_request(head) =>
-                {
-                    return self.admitted(Granted::FREE_TIER, None, None);
-                }
-                Ok((offer, Price::Amount(price))) => {
-                    return Decided::Payable(Payable { refused, offer: offer.clone(), price });
-                }
-                Ok((_, Price::Free)) => return self.admitted(Granted::FREE, presented, None),
-                Err(unpriced) => unpriced,
+    fn refuse(&self, head: &Parts, bearer: Bearer, refused: Refused) -> Result<Decided, Box<Unpriced>> {
+        if bearer.outer.is_some() && self.0.lets_pass(head) {
+            return Ok(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
+        }
+        if !refused.refusal.is_payable() {
+            return Ok(self.answer(head, &bearer, refused));
+        }
+        let priced = match self.0.offer_for(head) {
+            Ok(offer) => match offer.pricing.price(head) {
+                Some(price) => price.map(|price| (offer.clone(), price)),
+                None => return Err(Box::new(Unpriced { bearer, refused, offer: offer.clone() })),
+            },
+            Err(unsold) => Err(unsold.into()),
+        };
+        Ok(self.sell_at(head, bearer, refused, priced))
+    }
+
+    fn sell_at(
+        &self,
+        head: &Parts,
+        bearer: Bearer,
+        refused: Refused,
+        priced: Result<(Arc<Offer>, Price), Refused>,
+    ) -> Decided {
+        match priced {
+            // What costs nothing needs no token.
+            Ok((_, Price::Free)) => self.admitted(Granted::free(Basis::FreePrice), bearer, None),
+            // A second payment would not mend what the first one did not open.
+            _ if bearer.outer.is_some() => self.answer(head, &bearer, refused),
+            Ok(_) if refused.refusal == Refusal::MissingCredential && self.0.takes_free_request(head) => {
+                self.admitted(Granted::free(Basis::FreeTier), bearer, None)
             }
+            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
+            Err(unpriced) => self.answer(head, &bearer, unpriced),
+        }
+    }
+
+    fn answer(&self, head: &Parts, bearer: &Bearer, refused: Refused) -> Decided {
+        let refused = if bearer.outer.is_some() && refused.refusal.concerns_token() {
+            Refused::because(Refusal::NestedGate, refused.refusal)
         } else {
             refused
         };
         Decided::Refused(answer::respond(&self.0, head, refused, None))
-    }
-
-    /// The steps that wait: backend and ledger.
-    pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Decided {
-        let Pending { presented, ruling } = pending;
-        match self.0.take(ruling).await {
-            Ok((granted, reserved)) => self.admitted(granted, presented, reserved),
-            Err(refused) => self.refuse(head, refused, presented),
-        }
     }
 
     /// Asks the backend for an invoice, and answers with the challenge.
@@ -207,27 +229,69 @@ impl Gate {
         }
     }
 
-    fn admitted(
-        &self,
-        granted: Granted,
-        presented: Option<Presented>,
-        reserved: Option<(Reservation, Debit)>,
-    ) -> Decided {
-        Decided::Admitted(Admission::new(self, self.grant(granted, presented), reserved))
+    fn admitted(&self, granted: Granted, bearer: Bearer, reserved: Option<(Reservation, Debit)>) -> Decided {
+        let Granted { basis, mut token, mut taken } = granted;
+        if let Some(outer) = bearer.outer {
+            taken = outer.taken;
+            if let Some(token) = &mut token {
+                token.remaining = outer.remaining;
+            }
+        }
+        let service = self.0.service.clone();
+        let grant = Grant { service, basis, token, taken, presented: bearer.presented };
+        Decided::Admitted(Admission::new(self, grant, reserved))
     }
+}
 
-    fn grant(&self, granted: Granted, presented: Option<Presented>) -> Grant {
-        let Granted { basis, token, taken } = granted;
-        Grant { service: self.0.service.clone(), basis, token, taken, presented }
+/// Who asks: with what credential, and what a gate further out took for it.
+#[derive(Debug)]
+pub(crate) struct Bearer {
+    presented: Option<Presented>,
+    outer: Option<Outer>,
+}
+
+impl Bearer {
+    fn of(presented: Option<Presented>) -> Self {
+        Self { presented, outer: None }
     }
+}
+
+/// What a gate further out took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outer {
+    pub(crate) taken: Taken,
+    remaining: Option<u64>,
 }
 
 /// What a gate says of a request at once.
 #[derive(Debug)]
 pub(crate) enum Judged {
     Decided(Decided),
-    /// The backend or the ledger has to be asked.
     Undecided(Pending),
+}
+
+impl From<Result<Decided, Box<Unpriced>>> for Judged {
+    fn from(refused: Result<Decided, Box<Unpriced>>) -> Self {
+        refused.map_or_else(|unpriced| Self::Undecided(Pending::Unpriced(unpriced)), Self::Decided)
+    }
+}
+
+/// What has to be asked before a request is decided.
+#[expect(clippy::large_enum_variant, reason = "a use is asked for in the larger one")]
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// A credential is good, if pricer, backend and ledger say so too.
+    Ruled(Bearer, Ruling),
+    /// The price of what is to be sold.
+    Unpriced(Box<Unpriced>),
+}
+
+/// A refusal that buying this offer mends, at a price that has to be asked.
+#[derive(Debug)]
+pub(crate) struct Unpriced {
+    bearer: Bearer,
+    refused: Refused,
+    offer: Arc<Offer>,
 }
 
 /// What becomes of a request.
@@ -241,13 +305,6 @@ pub(crate) enum Decided {
     Payable(Payable),
 }
 
-/// A credential that is good, if backend and ledger say so too.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    presented: Option<Presented>,
-    ruling: Ruling,
-}
-
 /// A refusal that buying this offer at this price mends.
 #[derive(Debug)]
 pub(crate) struct Payable {
@@ -256,187 +313,7 @@ pub(crate) struct Payable {
     price: Amount,
 }
 
-/// What a credential opens, and what has to be asked first.
-#[derive(Debug)]
-pub(crate) struct Ruling {
-    grant: Granted,
-    unconfirmed: Option<Unconfirmed>,
-    rate: Option<(PaymentHash, Rate)>,
-    debit: Option<Debit>,
-}
-
-impl Ruling {
-    const FREE: Self = Self { grant: Granted::FREE, unconfirmed: None, rate: None, debit: None };
-
-    fn must_wait(&self) -> bool {
-        self.unconfirmed.is_some() || self.debit.is_some_and(|debit| debit.units > 0)
-    }
-
-    pub(crate) fn into_token(self) -> (Option<GrantedToken>, Option<Debit>) {
-        (self.grant.token, self.debit)
-    }
-}
-
-/// What a grant will say.
-#[derive(Debug)]
-struct Granted {
-    basis: Basis,
-    token: Option<GrantedToken>,
-    taken: Taken,
-}
-
-impl Granted {
-    const FREE: Self = Self { basis: Basis::FreePrice, token: None, taken: Taken::Nothing };
-    const FREE_TIER: Self = Self { basis: Basis::FreeTier, ..Self::FREE };
-}
-
 impl GateInner {
-    /// Steps 1 to 5, one line each.
-    pub(crate) fn rule(&self, presented: Option<&Presented>, head: &Parts) -> Result<Ruling, Refused> {
-        let issuer = &*self.issuer.0;
-        let now = issuer.clock.now();
-        let keys = issuer.keys.load();
-        let mut buffer = [0; MAX_MACAROON];
-
-        let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
-        let has_preimage = credential.preimage.is_some();
-        if !has_preimage && !issuer.payments.policy.admit_settled {
-            return Err(Refusal::from(Malformed::NoPreimage).into());
-        }
-        let token = macaroon::verify(&credential.macaroon, credential.preimage.as_ref(), &keys)?;
-        issuer.forget_pending(&token, now);
-        if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
-            return Err(Refusal::Revoked.into());
-        }
-        let scope = Scope { service: &self.service, registry: &issuer.caveats, head, now };
-        let claims = caveat::check(&token, &scope)?;
-        self.check_requirements(&token, &claims)?;
-        let (offer, price) = self.price(&token, &claims, head)?;
-        if price == Some(Price::Free) {
-            return Ok(Ruling::FREE);
-        }
-
-        let debit = match claims.uses {
-            None => None,
-            Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
-            // A ledger that lost its counts backs the tokens of its own keys alone.
-            Some(_) if !keys.backs_metered(token.token_id().key_id()) => {
-                return Err(Refusal::UnknownKey.into());
-            }
-            Some(uses) => Some(Debit {
-                account: token.payment_hash().into(),
-                units: self.cost.units(head),
-                limit: uses.sold,
-                ceiling: uses.ceiling,
-                expires_at: claims.expiry.sold,
-                valid_until: claims.expiry.earliest,
-            }),
-        };
-        let granted = self.granted(&token, &claims, offer);
-        Ok(Ruling {
-            grant: Granted {
-                basis: if has_preimage { Basis::Preimage } else { Basis::Settled },
-                token: Some(granted),
-                taken: debit.map_or(Taken::Pass, Taken::of),
-            },
-            unconfirmed: issuer.payments.unconfirmed(
-                token.payment_hash(),
-                claims.handle,
-                has_preimage,
-                || issuer.limits.client(head),
-            ),
-            rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
-            debit,
-        })
-    }
-
-    /// Steps 6 to 8, one line each.
-    async fn take(&self, ruling: Ruling) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
-        self.confirm(&ruling).await?;
-        self.check_rate(&ruling)?;
-        let Ruling { mut grant, debit, .. } = ruling;
-        let Some(debit) = debit.filter(|debit| debit.units > 0) else { return Ok((grant, None)) };
-        let meter = self.issuer.0.meter.as_ref().expect("a debit is asked for where there is a ledger");
-        let (reservation, remaining) = meter.reserve(debit).await?;
-        if let Some(token) = &mut grant.token {
-            token.remaining = Some(remaining);
-        }
-        Ok((grant, Some((reservation, debit))))
-    }
-
-    /// Asks the backend whether the token was paid for, where that is not known.
-    pub(crate) async fn confirm(&self, ruling: &Ruling) -> Result<(), Refused> {
-        let Some(payment) = &ruling.unconfirmed else { return Ok(()) };
-        let issuer = &*self.issuer.0;
-        issuer.payments.confirm(payment, &*issuer.backend, &*issuer.clock, &issuer.limits).await
-    }
-
-    /// Counts the request of a rated pass.
-    fn check_rate(&self, ruling: &Ruling) -> Result<(), Refusal> {
-        let Some((token, rate)) = ruling.rate else { return Ok(()) };
-        let issuer = &*self.issuer.0;
-        let checked = issuer.limits.take_pass(token, rate, issuer.clock.now());
-        checked.map_err(|retry_after| Refusal::RateLimited { retry_after })
-    }
-
-    fn check_requirements(&self, token: &Verified<'_>, claims: &Claims<'_>) -> Result<(), Refusal> {
-        if claims.tier < self.min_tier {
-            return Err(Refusal::TierTooLow);
-        }
-        if self.capability.as_ref().is_some_and(|needed| !caveat::has_capability(claims.capabilities, needed))
-        {
-            return Err(Refusal::MissingCapability);
-        }
-        match self.conditions.iter().find(|condition| !is_minted(token, condition)) {
-            Some(condition) => Err(Refusal::ConditionFailed(condition.as_str().into())),
-            None => Ok(()),
-        }
-    }
-
-    /// The offer a token was bought as, and what the request costs as that
-    /// offer now. Both are unknown where another service sold the token.
-    fn price(
-        &self,
-        token: &Verified<'_>,
-        claims: &Claims<'_>,
-        head: &Parts,
-    ) -> Result<(Option<&Arc<Offer>>, Option<Price>), Refused> {
-        // Only this issuer writes a seller before the slash, for its own offers.
-        if let Some((seller, _)) = claims.offer.split_once('/') {
-            if self.issuer.0.revocations().would_revoke(token.token_id(), seller) {
-                return Err(Refusal::Revoked.into());
-            }
-            return if claims.max_price.is_none() {
-                Ok((None, None))
-            } else {
-                Err(Refusal::PriceTooHigh.into())
-            };
-        }
-        let offer = self.offers.iter().find(|offer| *offer.id == *claims.offer).ok_or(Refusal::WrongOffer)?;
-        let price = offer.pricing.price(head)?;
-        let within = claims.max_price.is_none_or(|paid| price.is_within(paid));
-        if !within || (offer.pricing.is_computed() && !claims.price_is_bound) {
-            return Err(Refusal::PriceTooHigh.into());
-        }
-        Ok((Some(offer), Some(price)))
-    }
-
-    fn granted(&self, token: &Verified<'_>, claims: &Claims<'_>, offer: Option<&Arc<Offer>>) -> GrantedToken {
-        let known = self.known_capabilities.iter().enumerate();
-        let held = known
-            .filter(|(_, name)| caveat::has_capability(claims.capabilities, name))
-            .fold(0, |held, (i, _)| held | 1 << i);
-        GrantedToken {
-            offer: offer.map_or_else(|| claims.offer.into(), |offer| offer.id.clone()),
-            payment_hash: token.payment_hash(),
-            token_id: token.token_id(),
-            valid_until: claims.expiry.earliest,
-            remaining: None,
-            tier: claims.tier,
-            capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
-        }
-    }
-
     /// The offers whose tokens open this request, the one that is sold first.
     pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Arc<Offer>> {
         let units = self.cost.units(head);
@@ -451,11 +328,10 @@ impl GateInner {
         enough.next().expect("the gate was built with an offer that opens it")
     }
 
-    /// The offer that this request is sold, and its price.
-    fn offer_for(&self, head: &Parts) -> Result<(&Arc<Offer>, Price), Refused> {
+    /// The offer that this request is sold.
+    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refusal> {
         // A request that takes more units than any offer has cannot be paid for.
-        let offer = self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))?;
-        Ok((offer, offer.pricing.price(head)?))
+        self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
     }
 
     /// Whether the request is one of those that its client has free, and
@@ -466,9 +342,9 @@ impl GateInner {
             .is_some_and(|free| issuer.limits.take_free(free, &self.service, head, issuer.clock.now()))
     }
 
-    /// Whether the request costs nothing.
-    fn is_free(&self, head: &Parts) -> bool {
-        matches!(self.offer_for(head), Ok((_, Price::Free)))
+    /// Whether the gate lets this request pass, whatever it costs.
+    fn lets_pass(&self, head: &Parts) -> bool {
+        self.free_if.as_ref().is_some_and(|free_if| free_if.holds(head))
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.

@@ -1,6 +1,7 @@
 //! What a gate is made of, checked before the first request.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::issuer::{Claim, Issuer};
 use crate::limit::{FreeRequests, Pool};
 use crate::name;
 use crate::offer::Offer;
+use crate::price::{Price, Unit};
 use crate::sale;
 
 /// Longest token that is sold, in bytes. A challenge carries it twice, with an
@@ -36,6 +38,7 @@ pub struct GateBuilder {
     capability: Option<String>,
     conditions: Vec<String>,
     cost: Cost,
+    free_if: Option<FreeIf>,
     charge_on: ChargeOn,
     forward_credential: bool,
     free_requests: Option<FreeRequests>,
@@ -53,6 +56,7 @@ impl GateBuilder {
             capability: None,
             conditions: Vec::new(),
             cost: Cost::Fixed(1),
+            free_if: None,
             charge_on: ChargeOn::NotServerError,
             forward_credential: false,
             free_requests: None,
@@ -99,6 +103,38 @@ impl GateBuilder {
     /// token that is good.
     pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
         self.cost = Cost::Computed(Arc::new(units));
+        self
+    }
+
+    /// Lets pass what the closure says of a request's head (without the
+    /// credential): a health check, one gRPC method, those who pay otherwise.
+    /// Nothing is unless set; of several closures the last one counts.
+    ///
+    /// The handler finds a [`Grant`](crate::Grant) of
+    /// [`Basis::FreeIf`](crate::Basis::FreeIf). A credential is taken out of the
+    /// headers as ever, and neither verified nor debited: an expired one does no
+    /// harm here. Only where it cannot be told what to take out (two different
+    /// credentials, or one that is too long) is the answer 401. A gate further
+    /// in decides for itself. The response is kept out of shared caches, since
+    /// the next client may have to pay; what a cache is to hold, leave outside
+    /// the gate. Where the closure panics, the request is not free.
+    ///
+    /// Look at nothing that a client can write as it likes: a header that a
+    /// proxy sets is a password if the proxy does not remove the client's.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use l402::{Access, DevBackend, Gate, Issuer, Offer, Price};
+    ///
+    /// let issuer = Issuer::dev(&DevBackend::new());
+    /// let gate = Gate::builder(&issuer, "weather", Offer::new(Price::sat(3), Access::uses(50)))
+    ///     .free_if(|head| head.uri.path() == "/weather.Weather/Ping")
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn free_if(mut self, free: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.free_if = Some(FreeIf(Arc::new(free)));
         self
     }
 
@@ -178,7 +214,7 @@ impl GateBuilder {
         let mut enough =
             self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least));
         match enough.next() {
-            Some(offer) if offer.pricing.fixed_msat().is_some_and(|msat| msat > 0) => {
+            Some(offer) if matches!(offer.pricing.fixed(), Some(Price::Amount(_))) => {
                 Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size))))
             }
             _ => error("needs an offer of a fixed price"),
@@ -220,6 +256,13 @@ impl GateBuilder {
                         "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
                     ),
                 ));
+            }
+            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
+                if price.unit() != Unit::Msat {
+                    return error(format!(
+                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
+                    ));
+                }
             }
             let longest = sale::longest_token(&self.issuer.0, service, offer);
             if longest.is_none_or(|len| len > MAX_SOLD) {
@@ -268,6 +311,7 @@ impl GateBuilder {
             conditions: self.conditions,
             known_capabilities: known.into(),
             cost: self.cost,
+            free_if: self.free_if,
             charge_on: self.charge_on,
             forward_credential: self.forward_credential,
             free_requests: self.free_requests,
@@ -298,6 +342,22 @@ impl fmt::Debug for Cost {
             Self::Fixed(units) => units.fmt(f),
             Self::Computed(_) => f.write_str("by the request"),
         }
+    }
+}
+
+/// Which requests pass free.
+#[derive(Clone)]
+pub(crate) struct FreeIf(Arc<dyn Fn(&Parts) -> bool + Send + Sync>);
+
+impl FreeIf {
+    pub(crate) fn holds(&self, head: &Parts) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.0(head))).unwrap_or(false)
+    }
+}
+
+impl fmt::Debug for FreeIf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("by the request")
     }
 }
 

@@ -86,20 +86,26 @@ pub enum Basis {
     /// It is one of the requests that the client has free: see
     /// [`GateBuilder::with_free_requests`](crate::GateBuilder::with_free_requests).
     FreeTier,
+    /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
+    /// lets the request pass.
+    FreeIf,
 }
 
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
-            Self::FreePrice | Self::FreeTier => false,
+            Self::FreePrice | Self::FreeIf | Self::FreeTier => false,
         }
     }
 
-    /// Whether others pay for what this request is answered, so that no shared
-    /// cache may keep it.
+    /// Whether the next client, who asks for the same, may have to pay: the
+    /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
-        self.is_paid() || self == Self::FreeTier
+        match self {
+            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier => true,
+            Self::FreePrice => false,
+        }
     }
 }
 

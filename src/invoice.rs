@@ -1,15 +1,13 @@
 //! The core trusts no backend: every invoice is parsed here and compared with
 //! what was asked.
 
-use lightning_invoice::{Bolt11Invoice, Currency};
+use lightning_invoice::Currency;
 
 use crate::backend::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, LookUpBy, Network,
 };
+use crate::bolt11;
 use crate::preimage::PaymentHash;
-
-/// Longest BOLT 11 text that is read, in bytes.
-const MAX_BOLT11: usize = 4096;
 
 /// How far a node's clock may be ahead of ours, in seconds. Tokens last that
 /// much longer.
@@ -65,11 +63,7 @@ pub(crate) fn check(
     capabilities: &Capabilities,
     now: u64,
 ) -> Result<CheckedInvoice, InvoiceError> {
-    if invoice.bolt11.len() > MAX_BOLT11 {
-        return Err(InvoiceError::Bolt11);
-    }
-    // Parsing checks the signature and that hash and payment secret are there once.
-    let bolt11: Bolt11Invoice = invoice.bolt11.trim().parse().map_err(|_| InvoiceError::Bolt11)?;
+    let bolt11 = bolt11::read(&invoice.bolt11).ok_or(InvoiceError::Bolt11)?;
 
     let currency = match capabilities.network() {
         Network::Bitcoin => Currency::Bitcoin,
@@ -77,25 +71,25 @@ pub(crate) fn check(
         Network::Signet => Currency::Signet,
         Network::Regtest => Currency::Regtest,
     };
-    if bolt11.currency() != currency {
+    if bolt11.currency != currency {
         return Err(InvoiceError::Network);
     }
-    if bolt11.amount_milli_satoshis() != Some(ask.amount_msat) {
+    if bolt11.amount_msat != Some(ask.amount_msat) {
         return Err(InvoiceError::Amount);
     }
-    let payment_hash = PaymentHash::from_bytes(*AsRef::<[u8; 32]>::as_ref(bolt11.payment_hash()));
+    let payment_hash = bolt11.payment_hash;
     if invoice.payment_hash.is_some_and(|named| named != payment_hash) {
         return Err(InvoiceError::PaymentHash);
     }
-    let (expiry, asked) = (bolt11.expiry_time(), ask.expiry);
+    let (expiry, asked) = (bolt11.expiry, ask.expiry);
     if expiry < asked || (expiry > asked && capabilities.sets_expiry()) {
         return Err(InvoiceError::Expiry);
     }
-    let expires_at = bolt11.duration_since_epoch().as_secs().saturating_add(expiry.as_secs());
+    let expires_at = bolt11.expires_at();
     if expires_at <= now {
         return Err(InvoiceError::Expired);
     }
-    if bolt11.duration_since_epoch().as_secs() >= now.saturating_add(MAX_AHEAD) {
+    if bolt11.dated >= now.saturating_add(MAX_AHEAD) {
         return Err(InvoiceError::Future);
     }
     // The text itself and not what it was parsed into: the node signed its own

@@ -12,6 +12,7 @@ use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock, unix};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
+use crate::exchange::{Exchange, RateSource};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
 use crate::limit::{self, Limits};
@@ -61,6 +62,7 @@ pub(crate) struct IssuerInner {
     pub(crate) challenge_lifetime: Duration,
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
+    pub(crate) exchange: Option<Exchange>,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -98,6 +100,7 @@ impl Issuer {
             challenge_lifetime: 5 * MINUTE,
             settlement: Policy::default(),
             limits: limit::Config::default(),
+            exchange: None,
         }
     }
 
@@ -252,6 +255,7 @@ pub struct IssuerBuilder {
     challenge_lifetime: Duration,
     settlement: Policy,
     pub(crate) limits: limit::Config,
+    exchange: Option<Exchange>,
 }
 
 impl IssuerBuilder {
@@ -316,6 +320,29 @@ impl IssuerBuilder {
         self
     }
 
+    /// Where the rates of other currencies come from, for prices that are not
+    /// in msat ([`Price::minor`](crate::Price::minor)); none unless set. A rate
+    /// is asked for when something is sold and the last one is older than half
+    /// of `max_age` (whole seconds); where that fails, the last one serves until
+    /// it is older than `max_age`, and then the answer is 503. Amounts are
+    /// rounded up to the msat.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use l402::{Currency, DevBackend, ExchangeRate, Issuer, KeyRing, MINUTE, Network, RootKey};
+    ///
+    /// let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new())
+    ///     .with_network(Network::Regtest)
+    ///     .with_rates(10 * MINUTE, |_: Currency| async move { Ok(ExchangeRate::per_bitcoin(6_543_210)?) })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn with_rates(mut self, max_age: Duration, source: impl RateSource + 'static) -> Self {
+        self.exchange = Some(Exchange::new(Arc::new(source), max_age));
+        self
+    }
+
     /// The issuer.
     ///
     /// # Errors
@@ -356,6 +383,7 @@ impl IssuerBuilder {
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
             limits,
             payments: Payments::new(settlement),
+            exchange: self.exchange,
             names: Mutex::default(),
         })))
     }

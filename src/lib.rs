@@ -46,12 +46,18 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | [`Grant`] as an extractor; the client is known by axum's `ConnectInfo` |
+//! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
+//! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
+//! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
+//! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
-//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment |
+//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend or ledger of your own |
+//! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
 //! None is on by default, and none changes what the others do.
 //!
@@ -69,6 +75,7 @@ mod account;
 mod admission;
 mod answer;
 mod backend;
+mod bolt11;
 mod caveat;
 mod challenge;
 mod clock;
@@ -78,11 +85,14 @@ pub mod conformance;
 mod credential;
 mod entropy;
 mod error;
+mod exchange;
 #[cfg(feature = "axum")]
 mod extract;
 mod gate;
 mod gate_builder;
 mod grant;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod invoice;
 mod issuer;
 mod keys;
@@ -97,6 +107,7 @@ mod price;
 mod pricer;
 mod recent;
 mod refusal;
+mod ruling;
 mod sale;
 pub mod service;
 mod sync;
@@ -110,12 +121,27 @@ pub use backend::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
     PaymentBackend, UnknownNetwork,
 };
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use backend::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use backend::{DevBackend, DevPayError};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use backend::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use backend::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use backend::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use backend::{NwcBackend, NwcConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use backend::{PhoenixdBackend, PhoenixdConfig};
 pub use caveat::{Caveat, CaveatRegistry, Check};
 pub use challenge::{Challenge, ChallengeError};
 #[cfg(feature = "test-util")]
@@ -124,6 +150,7 @@ pub use clock::FixedClock;
 pub use clock::{Clock, DAY, HOUR, MINUTE, SystemClock};
 pub use entropy::{Entropy, SystemEntropy};
 pub use error::{Error, ErrorKind};
+pub use exchange::{ExchangeRate, RateSource};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use extract::MissingGate;
@@ -148,8 +175,8 @@ pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use offer::{Access, Offer};
 pub use preimage::{HexError, PaymentHash, Preimage};
-pub use price::{Amount, Price, PriceOutOfRange, Unit};
-pub use pricer::PriceError;
+pub use price::{Amount, Currency, Price, PriceOutOfRange, Unit};
+pub use pricer::{PriceError, Pricer};
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};

@@ -11,7 +11,7 @@ use crate::clock::DAY;
 use crate::error::{Error, ErrorKind};
 use crate::name;
 use crate::price::Price;
-use crate::pricer::{PriceError, Pricing};
+use crate::pricer::{AsyncFn, PriceError, Pricer, Pricing};
 
 /// The access that one payment buys.
 ///
@@ -198,6 +198,43 @@ impl Offer {
         Self::with_pricing(Pricing::Computed(Arc::new(price)), access)
     }
 
+    /// As [`priced`](Self::priced), with a closure that has to ask for the
+    /// price: see [`Pricer`] for when and how long.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::RequestPartsExt as _;
+    /// use axum::extract::Path;
+    /// use http::StatusCode;
+    /// use l402::{Access, Offer, Price, PriceError};
+    ///
+    /// # #[derive(Clone)] struct Db;
+    /// # impl Db { async fn pages(&self, _: u64) -> Result<Option<u64>, std::io::Error> { Ok(None) } }
+    /// # let db = Db;
+    /// let docs = Offer::priced_async(move |head| {
+    ///     let (mut head, db) = (head.clone(), db.clone());
+    ///     async move {
+    ///         let not_found = || PriceError::reject(StatusCode::NOT_FOUND);
+    ///         let Path(id) = head.extract::<Path<u64>>().await.map_err(|_| not_found())?;
+    ///         let pages = db.pages(id).await.map_err(PriceError::unavailable)?.ok_or_else(not_found)?;
+    ///         Ok(Price::try_msat(pages * 500)?)
+    ///     }
+    /// }, Access::once());
+    /// # }
+    /// ```
+    pub fn priced_async<F, Fut>(price: F, access: Access) -> Self
+    where
+        F: Fn(&Parts) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Price, PriceError>> + Send + 'static,
+    {
+        Self::priced_by(AsyncFn(price), access)
+    }
+
+    /// As [`priced`](Self::priced), by a [`Pricer`].
+    pub fn priced_by(pricer: impl Pricer + 'static, access: Access) -> Self {
+        Self::with_pricing(Pricing::Asked(Arc::new(pricer)), access)
+    }
+
     fn with_pricing(pricing: Pricing, access: Access) -> Self {
         Self {
             id: "default".into(),
@@ -288,7 +325,7 @@ impl Offer {
         if self.title.as_ref().is_some_and(|title| title.len() > MAX_TITLE) {
             return error(format!("the title of offer `{}` is longer than {MAX_TITLE} bytes", self.id));
         }
-        if !self.also_opens.is_empty() && matches!(self.pricing, Pricing::Computed(_)) {
+        if !self.also_opens.is_empty() && self.pricing.is_computed() {
             return error(format!(
                 "offer `{}` is priced by the request and cannot open other services",
                 self.id

@@ -1,8 +1,9 @@
 //! Whether a token was paid for, where a preimage does not say so.
 //!
 //! The backend is asked once per token. That an invoice was settled is
-//! remembered, as long as it is among the last 65,536; that it was not, for [`UNPAID_FOR`] seconds. Who asks about a
-//! token while another asks waits for the same answer.
+//! remembered, as long as it is among the last 65,536; that it was not, for a
+//! few seconds. Who asks about a token while another asks waits for the same
+//! answer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,8 +22,11 @@ use crate::sync::timeout;
 
 /// How long the backend may take to say what became of an invoice.
 const LOOK_UP_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// How long an unpaid invoice is not asked about again, in seconds.
+/// How long an unpaid invoice is not asked about again, in seconds: a token
+/// alone, and one whose holder has the preimage, which a payer may learn a
+/// moment before the backend books the payment.
 const UNPAID_FOR: u64 = 5;
+const BOOKED_WITHIN: u64 = 1;
 /// Most invoices that are asked about, or known to be unpaid, at once.
 const MAX_ASKED: usize = 1024;
 /// When the backend is asked.
@@ -114,7 +118,8 @@ impl Payments {
         if self.settled().contains(hash) {
             return Ok(());
         }
-        let known = last.filter(|(_, at)| is_fresh(*at, unix(clock.now())));
+        let unpaid_for = if payment.has_preimage { BOOKED_WITHIN } else { UNPAID_FOR };
+        let known = last.filter(|(_, at)| unix(clock.now()) < at.saturating_add(unpaid_for));
         let state = if let Some((state, _)) = known {
             state
         } else {
@@ -136,7 +141,9 @@ impl Payments {
                 self.asked_now().remove(&hash);
                 Ok(())
             }
-            InvoiceState::Open => Err(Refusal::PaymentPending.into()),
+            InvoiceState::Open => {
+                Err(Refusal::PaymentPending { retry_after: Duration::from_secs(unpaid_for) }.into())
+            }
             InvoiceState::Closed | InvoiceState::Unknown => Err(Refusal::NotPaid.into()),
         }
     }
@@ -156,7 +163,9 @@ impl Payments {
         if asked.len() >= max && !asked.contains_key(&hash) {
             asked.retain(|_, asked| {
                 Arc::strong_count(asked) > 1
-                    || asked.try_lock().is_ok_and(|last| last.is_some_and(|(_, at)| is_fresh(at, now)))
+                    || asked
+                        .try_lock()
+                        .is_ok_and(|last| last.is_some_and(|(_, at)| now < at.saturating_add(UNPAID_FOR)))
             });
             if asked.len() >= max {
                 return None;
@@ -178,8 +187,4 @@ impl fmt::Debug for Payments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payments").field("policy", &self.policy).finish_non_exhaustive()
     }
-}
-
-fn is_fresh(asked_at: u64, now: u64) -> bool {
-    now < asked_at.saturating_add(UNPAID_FOR)
 }

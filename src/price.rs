@@ -41,6 +41,73 @@ pub struct Amount {
 pub enum Unit {
     /// Thousandths of a satoshi.
     Msat,
+    /// The smallest unit of a currency: cents of a dollar, whole yen.
+    Minor(Currency),
+}
+
+/// `msat`, or the lower-case code of a currency.
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Msat => f.write_str("msat"),
+            Self::Minor(currency) => {
+                currency.as_str().chars().try_for_each(|c| write!(f, "{}", c.to_ascii_lowercase()))
+            }
+        }
+    }
+}
+
+/// A currency, by its code in ISO 4217.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Currency([u8; 3]);
+
+impl Currency {
+    /// The currency of this code: three letters in upper case.
+    ///
+    /// ```
+    /// use l402::{Currency, Price};
+    /// const USD: Currency = Currency::new("USD");
+    /// const HALF_A_DOLLAR: Price = Price::minor(50, USD);
+    /// ```
+    ///
+    /// # Panics
+    /// On any other text, and on `BTC`, `XBT` and `SAT`: prices in bitcoin are
+    /// in msat. In a `const`, that does not compile.
+    pub const fn new(code: &str) -> Self {
+        let [a, b, c] = code.as_bytes() else { panic!("a currency has a code of three letters") };
+        assert!(
+            a.is_ascii_uppercase() && b.is_ascii_uppercase() && c.is_ascii_uppercase(),
+            "the code of a currency is in upper case"
+        );
+        assert!(
+            !matches!([*a, *b, *c], [b'B', b'T', b'C'] | [b'X', b'B', b'T'] | [b'S', b'A', b'T']),
+            "prices in bitcoin are `Price::sat` and `Price::msat`"
+        );
+        Self([*a, *b, *c])
+    }
+
+    /// The code.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("letters")
+    }
+
+    /// Reads the lower-case code of a caveat.
+    fn parse(code: &str) -> Option<Self> {
+        let letters: [u8; 3] = code.as_bytes().try_into().ok()?;
+        (letters.iter().all(u8::is_ascii_lowercase)).then(|| Self(letters.map(|c| c.to_ascii_uppercase())))
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// All the bitcoin there will be, in msat. No amount is larger.
@@ -76,6 +143,29 @@ impl Price {
         Self::checked_msat(msat).ok_or(PriceOutOfRange)
     }
 
+    /// A price in the smallest unit of a currency, such as cents, known when the
+    /// program is written. The issuer needs
+    /// [rates](crate::IssuerBuilder::with_rates) to sell at it.
+    ///
+    /// # Panics
+    /// On zero; in a `const`, that does not compile.
+    pub const fn minor(units: u64, currency: Currency) -> Self {
+        match NonZeroU64::new(units) {
+            Some(value) => Self::Amount(Amount { value, unit: Unit::Minor(currency) }),
+            None => panic!("what costs nothing is `Price::Free`"),
+        }
+    }
+
+    /// A price in the smallest unit of a currency, computed while the program
+    /// runs.
+    ///
+    /// # Errors
+    /// Zero.
+    pub fn try_minor(units: u64, currency: Currency) -> Result<Self, PriceOutOfRange> {
+        let value = NonZeroU64::new(units).ok_or(PriceOutOfRange)?;
+        Ok(Self::Amount(Amount { value, unit: Unit::Minor(currency) }))
+    }
+
     const fn checked_msat(msat: u64) -> Option<Self> {
         if msat > MAX_MSAT {
             return None;
@@ -98,7 +188,7 @@ impl Price {
 
 /// The number is no price: zero, or more than there is bitcoin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a price is 1 msat to 21 million bitcoin")]
+#[error("a price is not zero, and at most 21 million bitcoin")]
 pub struct PriceOutOfRange;
 
 impl From<PriceOutOfRange> for PriceError {
@@ -124,25 +214,28 @@ impl Amount {
         self.unit
     }
 
-    pub(crate) fn msat(self) -> u64 {
-        match self.unit {
-            Unit::Msat => self.value.get(),
+    pub(crate) fn from_msat(msat: u64) -> Result<Self, PriceOutOfRange> {
+        match Price::try_msat(msat)? {
+            Price::Amount(amount) => Ok(amount),
+            Price::Free => Err(PriceOutOfRange),
         }
     }
 
     /// Reads `<integer><unit>`, as [`Display`](fmt::Display) writes it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let value = NonZeroU64::new(crate::caveat::digits(text.strip_suffix("msat")?)?)?;
-        Some(Self { value, unit: Unit::Msat })
+        let (number, unit) = text.split_at_checked(text.bytes().take_while(u8::is_ascii_digit).count())?;
+        let unit = match unit {
+            "msat" => Unit::Msat,
+            code => Unit::Minor(Currency::parse(code)?),
+        };
+        Some(Self { value: NonZeroU64::new(crate::caveat::digits(number)?)?, unit })
     }
 }
 
-/// `<integer><unit>`, as in `21000msat`.
+/// `<integer><unit>`, as in `21000msat` and `250usd`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.unit {
-            Unit::Msat => write!(f, "{}msat", self.value),
-        }
+        write!(f, "{}{}", self.value, self.unit)
     }
 }
 
@@ -152,8 +245,13 @@ mod tests {
 
     #[test]
     fn amounts_read_back_as_written_and_nothing_else_is_read() {
-        let Price::Amount(amount) = Price::sat(21) else { panic!("not free") };
-        assert_eq!(Amount::parse(&amount.to_string()), Some(amount));
+        for (price, text) in
+            [(Price::sat(21), "21000msat"), (Price::minor(250, Currency::new("USD")), "250usd")]
+        {
+            let Price::Amount(amount) = price else { panic!("not free") };
+            assert_eq!(amount.to_string(), text);
+            assert_eq!(Amount::parse(text), Some(amount));
+        }
         for text in [
             "",
             "21000",
@@ -164,8 +262,12 @@ mod tests {
             "1 msat",
             "1.5msat",
             "1e3msat",
-            "21sat",
-            "21usd",
+            "21USD",
+            "21us",
+            "21usdt",
+            "0usd",
+            "21 usd",
+            "21u\u{308}s",
             "99999999999999999999msat",
         ] {
             assert_eq!(Amount::parse(text), None, "{text}");
@@ -185,5 +287,6 @@ mod tests {
         assert!(Price::sat(1).is_within(paid));
         assert!(Price::Free.is_within(paid));
         assert!(!Price::msat(1001).is_within(paid));
+        assert!(!Price::minor(1, Currency::new("USD")).is_within(paid), "another unit");
     }
 }

@@ -2,45 +2,129 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use http::StatusCode;
 use http::request::Parts;
 
 use crate::answer::Refused;
 use crate::price::Price;
 use crate::refusal::Refusal;
+use crate::sync::timeout;
+
+/// How long a pricer may take.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Prices requests by what it has to ask for: a database, another service.
+///
+/// What it does not know is an error, and never free. It is asked with every
+/// request that is sold to, and with every request that presents a token sold
+/// at its price, since that may cost more by now. An answer takes 5 seconds at
+/// most; beyond them, and where it panics, the request is refused.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use http::{StatusCode, request::Parts};
+/// use l402::{Access, Offer, Price, PriceError, Pricer};
+///
+/// # struct Db;
+/// # impl Db { async fn pages(&self, _: &str) -> Result<Option<u64>, std::io::Error> { Ok(None) } }
+/// struct PerPage {
+///     db: Db,
+/// }
+///
+/// #[async_trait]
+/// impl Pricer for PerPage {
+///     async fn price(&self, head: &Parts) -> Result<Price, PriceError> {
+///         let pages = self.db.pages(head.uri.path()).await.map_err(PriceError::unavailable)?;
+///         let pages = pages.ok_or(PriceError::reject(StatusCode::NOT_FOUND))?;
+///         Ok(Price::try_msat(pages * 500)?)
+///     }
+/// }
+///
+/// let offer = Offer::priced_by(PerPage { db: Db }, Access::once());
+/// ```
+#[async_trait]
+pub trait Pricer: Send + Sync {
+    /// What the request with this head (without its credential) costs.
+    ///
+    /// # Errors
+    /// Why it has no price.
+    async fn price(&self, head: &Parts) -> Result<Price, PriceError>;
+}
 
 type PriceFn = Arc<dyn Fn(&Parts) -> Result<Price, PriceError> + Send + Sync>;
 
-/// A price for all requests, or a closure that computes it from the head of
-/// each: method, URI, headers and extensions, without the credential.
+/// A price for all requests, or where it comes from: a closure or a pricer that
+/// sees the head of each, without the credential.
 #[derive(Clone)]
 pub(crate) enum Pricing {
     Fixed(Price),
     Computed(PriceFn),
+    Asked(Arc<dyn Pricer>),
 }
 
 impl Pricing {
-    pub(crate) fn price(&self, head: &Parts) -> Result<Price, Refused> {
+    /// The price of a request; `None` where it has to be [asked](Self::ask).
+    pub(crate) fn price(&self, head: &Parts) -> Option<Result<Price, Refused>> {
         match self {
-            Self::Fixed(price) => Ok(*price),
-            Self::Computed(compute) => compute(head).map_err(Refused::from),
+            Self::Fixed(price) => Some(Ok(*price)),
+            Self::Computed(compute) => {
+                let price = catch_unwind(AssertUnwindSafe(|| compute(head)));
+                Some(price.unwrap_or_else(|_| Err(PriceError::panicked())).map_err(Refused::from))
+            }
+            Self::Asked(_) => None,
         }
     }
 
-    /// The price in msat, where it is the same for every request.
-    pub(crate) fn fixed_msat(&self) -> Option<u64> {
+    /// The price of a request, whoever has to be asked.
+    pub(crate) async fn ask(&self, head: &Parts) -> Result<Price, Refused> {
+        let Self::Asked(pricer) = self else {
+            return self.price(head).expect("all others know their price");
+        };
+        let Ok(mut asked) = catch_unwind(AssertUnwindSafe(|| pricer.price(head))) else {
+            return Err(PriceError::panicked().into());
+        };
+        let caught = poll_fn(|cx| {
+            catch_unwind(AssertUnwindSafe(|| asked.as_mut().poll(cx)))
+                .unwrap_or_else(|_| Poll::Ready(Err(PriceError::panicked())))
+        });
+        let price = timeout(TIME_LIMIT, caught).await;
+        price
+            .unwrap_or_else(|_| Err(PriceError::unavailable("pricer did not answer in time")))
+            .map_err(Refused::from)
+    }
+
+    /// The price, where it is the same for every request.
+    pub(crate) fn fixed(&self) -> Option<Price> {
         match self {
-            Self::Fixed(Price::Amount(amount)) => Some(amount.msat()),
-            Self::Fixed(Price::Free) => Some(0),
-            Self::Computed(_) => None,
+            Self::Fixed(price) => Some(*price),
+            Self::Computed(_) | Self::Asked(_) => None,
         }
     }
 
     /// Whether the price depends on the request.
     pub(crate) fn is_computed(&self) -> bool {
-        matches!(self, Self::Computed(_))
+        self.fixed().is_none()
+    }
+}
+
+/// The pricer of a closure.
+pub(crate) struct AsyncFn<F>(pub(crate) F);
+
+#[async_trait]
+impl<F, Fut> Pricer for AsyncFn<F>
+where
+    F: Fn(&Parts) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Price, PriceError>> + Send,
+{
+    async fn price(&self, head: &Parts) -> Result<Price, PriceError> {
+        self.0(head).await
     }
 }
 
@@ -50,6 +134,7 @@ impl PartialEq for Pricing {
         match (self, other) {
             (Self::Fixed(a), Self::Fixed(b)) => a == b,
             (Self::Computed(a), Self::Computed(b)) => Arc::ptr_eq(a, b),
+            (Self::Asked(a), Self::Asked(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
@@ -59,7 +144,7 @@ impl fmt::Debug for Pricing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(price) => price.fmt(f),
-            Self::Computed(_) => f.write_str("by the request"),
+            Self::Computed(_) | Self::Asked(_) => f.write_str("by the request"),
         }
     }
 }
@@ -93,6 +178,10 @@ impl PriceError {
     /// Retry-After.
     pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { answer: Answer::Unavailable, source: Some(cause.into()) }
+    }
+
+    fn panicked() -> Self {
+        Self::failed("pricer panicked")
     }
 
     /// The price could not be computed: answered 500.

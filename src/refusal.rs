@@ -89,7 +89,10 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// The backend has not seen the payment of the token's invoice yet.
-    PaymentPending,
+    PaymentPending {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// Too many invoices are being made or looked up at this moment.
     Busy,
     /// The ledger could not be asked.
@@ -168,7 +171,7 @@ impl Refusal {
             Self::TooManyChallenges { .. } => (429, 8, "too_many_challenges", "too many invoices were asked for; wait, or send the token of one that was paid"),
 
             Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "the Lightning backend cannot be asked just now"),
-            Self::PaymentPending => (503, 14, "payment_pending", "the payment of the token has not arrived yet"),
+            Self::PaymentPending { .. } => (503, 14, "payment_pending", "the payment of the token has not arrived yet"),
             Self::Busy => (503, 14, "busy", "too many ask about invoices just now"),
             Self::LedgerUnavailable => (503, 14, "ledger_unavailable", "the use cannot be counted just now"),
             Self::PriceUnavailable => (503, 14, "price_unavailable", "the price is not known just now"),
@@ -215,6 +218,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::BackendUnavailable { retry_after }
+            | Self::PaymentPending { retry_after }
             | Self::RateLimited { retry_after }
             | Self::TooManyChallenges { retry_after } => Some(*retry_after),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),

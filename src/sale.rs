@@ -13,6 +13,7 @@ use crate::caveat::Minted;
 use crate::challenge::Challenge;
 use crate::clock::unix;
 use crate::entropy::random;
+use crate::exchange;
 use crate::gate::GateInner;
 use crate::invoice::{self, CheckedInvoice, InvoiceError, MAX_HANDLE};
 use crate::issuer::{Issuer, IssuerInner};
@@ -20,7 +21,7 @@ use crate::limit::{self, ClientId, Ready, Refill};
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
-use crate::price::Amount;
+use crate::price::{Amount, Unit};
 use crate::refusal::Refusal;
 
 /// Shortest time in which an invoice can be paid, in seconds.
@@ -35,6 +36,7 @@ pub(crate) struct Sold {
     /// The id of the offer that the invoice buys.
     pub(crate) offer: Arc<str>,
     pub(crate) payment_hash: PaymentHash,
+    pub(crate) price: Amount,
     /// The price in msat.
     pub(crate) price_msat: u64,
     /// What the invoice is for, in msat: the price, rounded up to what the backend bills.
@@ -57,9 +59,17 @@ pub(crate) async fn sell(
     gate.requires_bound(&bound)?;
 
     // Whoever has asked too often is turned away before anything is made.
-    let now = issuer.clock.now();
-    let client = issuer.limits.take_client(head, now)?;
+    let client = issuer.limits.take_client(head, issuer.clock.now())?;
+    let price_msat = match price.unit() {
+        Unit::Msat => price.value(),
+        // Whoever waits for a rate waits among those who ask for an invoice.
+        Unit::Minor(_) => {
+            let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+            exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?
+        }
+    };
 
+    let now = issuer.clock.now();
     let keys = issuer.keys.load_full();
     let key = keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
@@ -71,7 +81,7 @@ pub(crate) async fn sell(
     let caveats = minted.caveats();
     let count = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");
     let ask = InvoiceRequest {
-        amount_msat: price.msat().next_multiple_of(issuer.capabilities.step_msat()),
+        amount_msat: price_msat.next_multiple_of(issuer.capabilities.step_msat()),
         description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),
         expiry: Duration::from_secs(lifetime),
         service: gate.service.to_string(),
@@ -123,7 +133,8 @@ pub(crate) async fn sell(
         challenge: Challenge::new(token, invoice.bolt11),
         offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
-        price_msat: price.msat(),
+        price,
+        price_msat,
         amount_msat,
         pay_by,
         valid_until,

@@ -388,13 +388,19 @@ async fn a_grpc_call_is_answered_by_trailers_alone() {
     let rows = table(&site).await;
     let calls = site.calls.load(Ordering::SeqCst);
     for (path, lines, _, grpc, code) in rows {
-        for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"] {
-            let content_type = format!("Content-Type: {content_type}");
+        for (asked, answered) in [
+            ("application/grpc", "application/grpc"),
+            ("application/grpc+proto", "application/grpc"),
+            ("application/grpc-web", "application/grpc-web+proto"),
+            ("Application/gRPC-Web+proto", "application/grpc-web+proto"),
+            ("application/grpc-web-text", "application/grpc-web-text+proto"),
+        ] {
+            let content_type = format!("Content-Type: {asked}");
             let mut lines: Vec<_> = lines.iter().map(String::as_str).collect();
             lines.extend([&*content_type, "Content-Length: 5", "TE: trailers"]);
             let answer = site.server.send_body(&format!("POST {path}"), &lines, &[0; 5]).await;
             assert_eq!(answer.status, 200, "{code} {path}");
-            assert_eq!(answer.header("content-type"), Some("application/grpc"));
+            assert_eq!(answer.header("content-type"), Some(answered));
             assert_eq!(answer.header("grpc-status"), Some(&*grpc.to_string()), "{code} {path}");
             assert_eq!(answer.body, b"", "{code}");
             assert_eq!(answer.header("x-refusal"), Some(code));
@@ -415,6 +421,21 @@ async fn a_grpc_call_is_answered_by_trailers_alone() {
         }
     }
     assert_eq!(site.calls.load(Ordering::SeqCst), calls);
+}
+
+/// A page of another origin reads these headers if they are exposed.
+#[tokio::test]
+async fn a_browser_may_read_the_challenge_and_the_status() {
+    let site = Site::open().await;
+    for (content_type, exposed) in [
+        ("application/json", "WWW-Authenticate, Retry-After"),
+        ("application/grpc-web+proto", "WWW-Authenticate, Retry-After, grpc-status, grpc-message"),
+    ] {
+        let lines =
+            [&*format!("Content-Type: {content_type}"), "Content-Length: 0", "Origin: https://a.example"];
+        let answer = site.server.send("POST /svc", &lines).await;
+        assert_eq!(answer.header("access-control-expose-headers"), Some(exposed), "{content_type}");
+    }
 }
 
 #[tokio::test]
@@ -509,6 +530,12 @@ async fn a_forwarded_preflight_carries_no_credential() {
     let lines = ["Origin: a", "Access-Control-Request-Method: GET", "Authorization: Bearer x", &line];
     assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "Bearer x");
     assert_eq!(server.send("OPTIONS /kept", &lines).await.text(), "Bearer x");
+
+    // Where it cannot be told what to take, nothing is left.
+    for unclear in ["Authorization: L402 a:b, L402 c:d", "Authorization: L402 a, b:c"] {
+        let lines = [&lines[..], &[unclear]].concat();
+        assert_eq!(server.send("OPTIONS /taken", &lines).await.text(), "", "{unclear}");
+    }
 }
 
 #[tokio::test]

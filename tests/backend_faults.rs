@@ -1,16 +1,19 @@
 //! A node that fails in every way: the client is answered 503 and pays
 //! nothing, the operator learns why, and who has paid already is served.
 
+mod support {
+    pub mod bolt11;
+}
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::hashes::{Hash as _, sha256};
-use bitcoin::secp256k1::{Message, Secp256k1, SecretKey, ecdsa::RecoverableSignature};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -19,76 +22,14 @@ use l402::{
     InvoiceRequest, Issuer, IssuerBuilder, KeyRing, L402Layer, Network, Offer, PaymentBackend, PaymentHash,
     Price, Refusal, RootKey,
 };
-use lightning_invoice::{Bolt11Invoice, Currency, InvoiceBuilder, PaymentSecret, TaggedField};
+use lightning_invoice::{Bolt11Invoice, Currency, PaymentSecret, RawTaggedField, Sha256, TaggedField};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
+use support::bolt11::{Bolt11, is_payment_hash, is_payment_secret};
+
 const NOW: u64 = 1_900_000_000;
 const REGTEST: Capabilities = Capabilities::node(Network::Regtest);
-
-/// An invoice that a test bends away from what was asked.
-struct Bolt11 {
-    currency: Currency,
-    amount_msat: Option<u64>,
-    hash: [u8; 32],
-    timestamp: u64,
-    expiry: Duration,
-    payment_secret: bool,
-}
-
-/// Another hash for every invoice.
-fn fresh_hash() -> [u8; 32] {
-    static COUNT: AtomicUsize = AtomicUsize::new(1);
-    let mut hash = [0xcc; 32];
-    hash[..8].copy_from_slice(&COUNT.fetch_add(1, Ordering::SeqCst).to_be_bytes());
-    hash
-}
-
-fn sign(message: &Message) -> RecoverableSignature {
-    Secp256k1::new().sign_ecdsa_recoverable(message, &SecretKey::from_slice(&[7; 32]).unwrap())
-}
-
-impl Bolt11 {
-    fn as_asked(ask: &InvoiceRequest) -> Self {
-        Self {
-            currency: Currency::Regtest,
-            amount_msat: Some(ask.amount_msat),
-            hash: fresh_hash(),
-            timestamp: NOW,
-            expiry: ask.expiry,
-            payment_secret: true,
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut builder = InvoiceBuilder::new(self.currency.clone())
-            .description("test".into())
-            .payment_hash(sha256::Hash::from_byte_array(self.hash))
-            .payment_secret(PaymentSecret([9; 32]))
-            .timestamp(UNIX_EPOCH + Duration::from_secs(self.timestamp))
-            .expiry_time(self.expiry)
-            .min_final_cltv_expiry_delta(18)
-            .basic_mpp();
-        if let Some(msat) = self.amount_msat {
-            builder = builder.amount_milli_satoshis(msat);
-        }
-        let mut raw = builder.build_raw().unwrap();
-        if !self.payment_secret {
-            let is_secret = |field: &lightning_invoice::RawTaggedField| {
-                matches!(
-                    field,
-                    lightning_invoice::RawTaggedField::KnownSemantics(TaggedField::PaymentSecret(_))
-                )
-            };
-            raw.data.tagged_fields.retain(|field| !is_secret(field));
-        }
-        raw.sign::<_, ()>(|message| Ok(sign(message))).unwrap().to_string()
-    }
-
-    fn invoice(&self) -> Invoice {
-        Invoice::from_bolt11(self.text())
-    }
-}
 
 type Answer = dyn Fn(&InvoiceRequest) -> Option<Result<Invoice, BackendError>> + Send + Sync;
 
@@ -109,7 +50,7 @@ impl Node {
 
     fn bending(bend: impl Fn(&mut Bolt11) + Send + Sync + 'static) -> Self {
         Self::new(move |ask| {
-            let mut bolt11 = Bolt11::as_asked(ask);
+            let mut bolt11 = Bolt11::as_asked(ask, NOW);
             bend(&mut bolt11);
             Some(Ok(bolt11.invoice()))
         })
@@ -281,7 +222,9 @@ async fn an_invoice_that_is_not_as_asked_is_never_handed_out() {
         (
             "another hash beside the invoice",
             Node::new(|ask| {
-                Some(Ok(Bolt11::as_asked(ask).invoice().with_payment_hash(PaymentHash::from_bytes([1; 32]))))
+                Some(Ok(Bolt11::as_asked(ask, NOW)
+                    .invoice()
+                    .with_payment_hash(PaymentHash::from_bytes([1; 32]))))
             }),
             "invoice has another payment hash than the backend named",
         ),
@@ -324,22 +267,21 @@ async fn an_invoice_that_is_not_as_asked_is_never_handed_out() {
             Node::bending(|i| i.expiry = Duration::from_secs(301)),
             "invoice expires at another time than was asked",
         ),
-        ("no payment secret", Node::bending(|i| i.payment_secret = false), not_a_bolt11),
         ("garbage", Node::text(|_| "lnbcrt1garbage".into()), not_a_bolt11),
         ("nothing", Node::text(|_| String::new()), not_a_bolt11),
         ("not ASCII", Node::text(|_| "⚡".repeat(100)), not_a_bolt11),
         ("1 MiB", Node::text(|_| "lnbcrt1".to_owned() + &"q".repeat(1 << 20)), not_a_bolt11),
         (
             "1 MiB of space",
-            Node::text(|ask| " ".repeat(1 << 20) + &Bolt11::as_asked(ask).text()),
+            Node::text(|ask| " ".repeat(1 << 20) + &Bolt11::as_asked(ask, NOW).text()),
             not_a_bolt11,
         ),
-        ("a URI", Node::text(|ask| format!("lightning:{}", Bolt11::as_asked(ask).text())), not_a_bolt11),
-        ("two invoices", Node::text(|ask| Bolt11::as_asked(ask).text().repeat(2)), not_a_bolt11),
+        ("a URI", Node::text(|ask| format!("lightning:{}", Bolt11::as_asked(ask, NOW).text())), not_a_bolt11),
+        ("two invoices", Node::text(|ask| Bolt11::as_asked(ask, NOW).text().repeat(2)), not_a_bolt11),
         (
             "mixed case",
             Node::text(|ask| {
-                let text = Bolt11::as_asked(ask).text();
+                let text = Bolt11::as_asked(ask, NOW).text();
                 text[..20].to_owned() + &text[20..].to_uppercase()
             }),
             not_a_bolt11,
@@ -347,7 +289,7 @@ async fn an_invoice_that_is_not_as_asked_is_never_handed_out() {
         (
             "one letter changed",
             Node::text(|ask| {
-                let mut text = Bolt11::as_asked(ask).text().into_bytes();
+                let mut text = Bolt11::as_asked(ask, NOW).text().into_bytes();
                 text[40] = if text[40] == b'q' { b'p' } else { b'q' };
                 String::from_utf8(text).unwrap()
             }),
@@ -362,13 +304,35 @@ async fn an_invoice_that_is_not_as_asked_is_never_handed_out() {
     }
 }
 
+/// A payer would not know what it pays for.
+#[tokio::test]
+async fn an_invoice_has_one_payment_hash_and_one_payment_secret() {
+    for (name, edit) in [
+        (
+            "no payment secret",
+            (|fields| fields.retain(|field| !is_payment_secret(field))) as fn(&mut Vec<RawTaggedField>),
+        ),
+        ("two payment secrets", |fields| {
+            fields.push(TaggedField::PaymentSecret(PaymentSecret([3; 32])).into());
+        }),
+        ("no payment hash", |fields| fields.retain(|field| !is_payment_hash(field))),
+        ("two payment hashes", |fields| {
+            let other = Sha256(sha256::Hash::from_byte_array([3; 32]));
+            fields.push(TaggedField::PaymentHash(other).into());
+        }),
+    ] {
+        let cause = Site::new(&Node::bending(move |i| i.edit = edit)).is_out("backend_unavailable").await;
+        assert_eq!(cause, "backend gave an invalid answer: invoice is no valid BOLT 11 text", "{name}");
+    }
+}
+
 /// An invoice may be written in upper case, as it is in QR codes; the client
 /// gets it in lower case.
 #[tokio::test]
 async fn an_invoice_in_upper_case_or_between_spaces_is_handed_out_in_lower_case() {
     for node in [
-        Node::text(|ask| Bolt11::as_asked(ask).text().to_uppercase()),
-        Node::text(|ask| format!("\n {} \n", Bolt11::as_asked(ask).text())),
+        Node::text(|ask| Bolt11::as_asked(ask, NOW).text().to_uppercase()),
+        Node::text(|ask| format!("\n {} \n", Bolt11::as_asked(ask, NOW).text())),
     ] {
         let response = Site::new(&node).ask(None).await;
         assert_eq!(response.status(), 402);
@@ -424,6 +388,9 @@ async fn a_payment_hash_is_sold_once() {
         let cause = site.is_out("backend_unavailable").await;
         assert_eq!(cause, "backend gave an invalid answer: payment hash was used before");
     }
+    // Nor by another issuer of the process, on the same node.
+    let cause = Site::new(&node).is_out("backend_unavailable").await;
+    assert_eq!(cause, "backend gave an invalid answer: payment hash was used before");
 }
 
 /// A hash that came in an invoice that was refused was sold to nobody.
@@ -566,7 +533,7 @@ async fn an_outage_is_14_for_grpc_with_its_wait() {
     let response = site.gate.admit(&mut head).await.unwrap_err();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["grpc-status"], "14");
-    assert_eq!(response.headers()["grpc-message"], "no invoice can be made just now");
+    assert_eq!(response.headers()["grpc-message"], "the Lightning backend cannot be asked just now");
     assert_eq!(response.headers()["retry-after"], "5");
     assert!(!response.headers().contains_key("www-authenticate"));
     assert!(response.body().is_empty());

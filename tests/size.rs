@@ -29,7 +29,7 @@ fn what_is_moved_on_every_request_is_small() {
         ("Refusal", size_of::<Refusal>(), 24),
         ("Error", size_of::<Error>(), 48),
         ("PriceError", size_of::<PriceError>(), 24),
-        ("Price", size_of::<Price>(), 8),
+        ("Price", size_of::<Price>(), 16),
         ("Grant", size_of::<Grant>(), 256),
         ("Admission", size_of::<Admission>(), 448),
         ("Macaroon", size_of::<Macaroon<'_>>(), 192),

@@ -18,11 +18,17 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return error("does not begin with `https://` or `http://`");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    if authority.contains('@') {
         return error("holds a password: give that apart");
     }
-    if uri.query().is_some() {
-        return error("has a query");
+    // `Uri` reads a host that is missing, and a port that is none as if there were none.
+    let host = uri.host().unwrap_or_default();
+    if host.is_empty() || (authority != host && uri.port_u16().is_none()) {
+        return error("has no host, or a port that is none");
+    }
+    if uri.query().is_some() || base.contains('#') {
+        return error("has a query or a fragment");
     }
     Ok(base.to_owned())
 }
@@ -45,6 +51,13 @@ pub(super) fn env_network(name: &str) -> Result<Network, Error> {
     let Some(value) = env_opt(name)? else { return Ok(Network::Bitcoin) };
     Network::from_str(value.trim())
         .map_err(|error| Error::new(ErrorKind::Backend, format!("{name} cannot be read")).with_source(error))
+}
+
+/// A variable that is `true` or `false`; `false` where it is not set.
+pub(super) fn env_flag(name: &str) -> Result<bool, Error> {
+    let Some(value) = env_opt(name)? else { return Ok(false) };
+    let flag = value.trim().parse();
+    flag.map_err(|_| Error::new(ErrorKind::Backend, format!("set {name} to `true` or `false`")))
 }
 
 /// A variable of the environment that has to be set.
@@ -78,10 +91,24 @@ mod tests {
     #[test]
     fn an_address_is_a_url_without_password_or_query() {
         assert_eq!(base_url(" https://node.example:8080/ ").unwrap(), "https://node.example:8080");
-        assert_eq!(base_url("http://127.0.0.1:9740").unwrap(), "http://127.0.0.1:9740");
-        for text in
-            ["", "node.example:8080", "ftp://node.example", "https://", "https://a:b@node", "https://node/?a"]
-        {
+        for text in ["http://127.0.0.1:9740", "http://localhost", "https://[::1]", "https://[::1]:1/a/b"] {
+            assert_eq!(base_url(text).unwrap(), text);
+        }
+        for text in [
+            "",
+            "node.example:8080",
+            "ftp://node.example",
+            "https://",
+            "https://a:b@node",
+            "https://node/?a",
+            "https://node/#a",
+            "https://:8080",
+            "https://node:",
+            "https://node:x",
+            "https://node:99999",
+            "https://[::1",
+            "https://no de",
+        ] {
             assert_eq!(base_url(text).unwrap_err().kind(), ErrorKind::Backend, "{text}");
         }
     }

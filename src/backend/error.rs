@@ -55,6 +55,12 @@ impl BackendError {
         Self { kind: BackendErrorKind::Unsupported, source: None }
     }
 
+    /// Whether what was asked may have been done all the same.
+    #[cfg(any(feature = "cln", feature = "phoenixd"))]
+    pub(super) fn may_have_happened(&self) -> bool {
+        matches!(self.kind, BackendErrorKind::Timeout | BackendErrorKind::InvalidResponse)
+    }
+
     /// What kind of failure it is.
     pub fn kind(&self) -> BackendErrorKind {
         self.kind

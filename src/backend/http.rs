@@ -6,10 +6,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,14 +14,14 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiFuture, GaiResolver, Name};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower_service::Service;
 use zeroize::Zeroizing;
 
+pub(super) use super::reach::Reach;
+use super::reach::Resolver;
 use super::tls::Trust;
 use super::{BackendError, BackendErrorKind};
 
@@ -33,17 +29,11 @@ use super::{BackendError, BackendErrorKind};
 const MAX_ANSWER: usize = 256 * 1024;
 /// How long a connection may take.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Connections that are kept open to one host while nobody asks.
+/// Connections that are kept open to one host while nobody asks, and for how
+/// long: less than a node does, so that no request meets one that it closes
+/// (LNbits after 5 s).
 const MAX_IDLE: usize = 8;
-
-/// Whom the client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Any address: the operator chose it.
-    Any,
-    /// Public addresses alone: somebody else chose it.
-    Public,
-}
+const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
@@ -54,7 +44,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(trust: Trust, reach: Reach) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(Resolver { dns: GaiResolver::new(), reach });
+        let mut connector = HttpConnector::new_with_resolver(reach.resolver());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIME_LIMIT));
@@ -66,17 +56,14 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE)
+            .pool_idle_timeout(MAX_IDLE_TIME)
             .build(connector);
         Self { client, reach }
     }
 
     /// Sends a request, and reads the whole answer within `time_limit`.
     pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
-        if let (Reach::Public, Some(address)) = (self.reach, literal_address(&ask.uri)) {
-            if !is_public(address) {
-                return Err(BackendError::connect(NotPublic));
-            }
-        }
+        self.reach.check(&ask.uri).map_err(BackendError::connect)?;
         let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request()));
         sent.await.unwrap_or_else(|_| Err(BackendError::timeout()))
     }
@@ -159,12 +146,38 @@ impl Ask {
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
+    /// The body of an HTML form.
+    pub(super) fn form(mut self, fields: &[(&str, &str)]) -> Self {
+        let mut body = String::new();
+        for (name, value) in fields {
+            let separator = if body.is_empty() { "" } else { "&" };
+            body.extend([separator, name, "="]);
+            percent_encode(value, &mut body);
+        }
+        self.body = body.into();
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+    }
+
     fn into_request(self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body));
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         request
+    }
+}
+
+/// Writes every byte of UTF-8 but the unreserved ones (RFC 3986, 2.3) as `%XX`.
+fn percent_encode(text: &str, to: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            to.push(byte.into());
+        } else {
+            to.push('%');
+            to.extend(
+                [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])),
+            );
+        }
     }
 }
 
@@ -198,6 +211,11 @@ impl Answer {
         })
     }
 
+    /// Whether the body is this text.
+    pub(super) fn is_text(&self, text: &str) -> bool {
+        self.body.trim_ascii() == text.as_bytes()
+    }
+
     /// The error that the status tells.
     pub(super) fn error(&self) -> BackendError {
         let kind = match self.status {
@@ -205,8 +223,16 @@ impl Answer {
             StatusCode::TOO_MANY_REQUESTS => {
                 BackendErrorKind::RateLimited { retry_after: retry_after(&self.headers) }
             }
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                let what = format!("status {}: is the backend's address right?", self.status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             status if status.is_server_error() => BackendErrorKind::Backend,
             status if status.is_client_error() => BackendErrorKind::Rejected,
+            status if status.is_redirection() => {
+                let what = format!("status {}: redirects are not followed", status.as_u16());
+                return BackendError::new(BackendErrorKind::InvalidResponse, what);
+            }
             _ => BackendErrorKind::InvalidResponse,
         };
         BackendError::new(kind, format!("status {}", self.status.as_u16()))
@@ -225,131 +251,18 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(3_600)))
 }
 
-/// Resolves names, to public addresses alone where the reach is that.
-#[derive(Clone)]
-struct Resolver {
-    dns: GaiResolver,
-    reach: Reach,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.dns.poll_ready(cx)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let (lookup, reach): (GaiFuture, _) = (self.dns.call(name), self.reach);
-        Box::pin(async move {
-            let found: GaiAddrs = lookup.await?;
-            let addresses: Vec<_> =
-                found.filter(|address| reach == Reach::Any || is_public(address.ip())).collect();
-            if addresses.is_empty() && reach == Reach::Public {
-                return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, NotPublic));
-            }
-            Ok(addresses.into_iter())
-        })
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("host has no public address")]
-struct NotPublic;
-
-/// The address that stands in place of a name.
-fn literal_address(uri: &Uri) -> Option<IpAddr> {
-    uri.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// Whether an address is one that anybody may be sent to: not of this machine,
-/// a private network, a link, a carrier's network, a test or a multicast group
-/// (the IANA special-purpose registries; RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    let address = match address {
-        IpAddr::V6(v6) => v6.to_canonical(),
-        v4 @ IpAddr::V4(_) => v4,
-    };
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_documentation()
-                || v4.is_multicast()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (18..20).contains(&b))
-                || (a == 192 && b == 0 && c == 0))
-        }
-        // Global unicast is 2000::/3. Of it: tunnels that end in an IPv4
-        // address of anybody's choice (6to4, Teredo), and documentation.
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            segments[0] & 0xe000 == 0x2000
-                && segments[0] != 0x2002
-                && !(segments[0] == 0x2001 && segments[1] < 0x0200)
-                && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
-                && segments[0] != 0x3fff
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_machines_and_networks_of_ones_own_are_not_public() {
-        for address in [
-            "127.0.0.1",
-            "127.8.0.1",
-            "0.0.0.0",
-            "10.0.0.1",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "100.127.255.255",
-            "192.0.0.8",
-            "192.0.2.1",
-            "198.18.0.1",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "fe80::1",
-            "fc00::1",
-            "fd12::1",
-            "ff02::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "2001:0:1::1",
-            "64:ff9b::7f00:1",
-            "3fff::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "100.63.0.1",
-            "172.32.0.1",
-            "192.0.1.1",
-            "198.20.0.1",
-            "2606:4700::1111",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
+    fn a_form_keeps_every_character() {
+        let fields = [("a", "x-._~9"), ("b", " &=+%/?#"), ("c", ""), ("d", "é⚡🦀\n\0")];
+        let ask = Ask::post("http://node/".parse().unwrap()).form(&fields);
+        assert_eq!(
+            ask.body,
+            "a=x-._~9&b=%20%26%3D%2B%25%2F%3F%23&c=&d=%C3%A9%E2%9A%A1%F0%9F%A6%80%0A%00".as_bytes()
+        );
+        assert_eq!(ask.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
     }
 }

@@ -12,14 +12,14 @@ use http::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::config::{base_url, env, env_network, env_opt, read_file, secret_header};
+use super::config::{base_url, env, env_flag, env_network, env_opt, read_file, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
 use super::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
     PaymentBackend, shortened,
 };
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::preimage::PaymentHash;
 
 /// How long the node may take to make an invoice, and to say what became of one.
@@ -52,6 +52,7 @@ pub struct LndBackend {
     base: String,
     macaroon: HeaderValue,
     network: Network,
+    private_channels: bool,
 }
 
 /// Where an LND node is, and what it is told of us.
@@ -62,19 +63,28 @@ pub struct LndConfig {
     network: Network,
     macaroon: PathBuf,
     certificate: Option<PathBuf>,
+    private_channels: bool,
 }
 
 impl LndConfig {
     /// The node's REST address (`restlisten`, port 8080 by default), its
     /// network, and the file of the macaroon that it is shown.
     pub fn new(url: impl Into<String>, network: Network, macaroon: impl Into<PathBuf>) -> Self {
-        Self { url: url.into(), network, macaroon: macaroon.into(), certificate: None }
+        let (url, macaroon) = (url.into(), macaroon.into());
+        Self { url, network, macaroon, certificate: None, private_channels: false }
     }
 
     /// The node's own certificate (`tls.cert`), in PEM form: no other is
     /// trusted then. Without it the node needs one that browsers trust.
     pub fn with_certificate(mut self, certificate: impl Into<PathBuf>) -> Self {
         self.certificate = Some(certificate.into());
+        self
+    }
+
+    /// Invoices tell the way through channels that are not announced, which a
+    /// node that has no other needs to be paid. They tell of those channels too.
+    pub fn with_private_channels(mut self) -> Self {
+        self.private_channels = true;
         self
     }
 }
@@ -85,19 +95,21 @@ impl LndBackend {
     /// # Errors
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
-        let LndConfig { url, network, macaroon, certificate } = config;
+        let LndConfig { url, network, macaroon, certificate, private_channels } = config;
         let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
             base: base_url(&url)?,
             macaroon: read_macaroon(&macaroon)?,
             network,
+            private_channels,
         })
     }
 
     /// A backend on the node of the environment: `LND_URL`,
     /// `LND_MACAROON_FILE`, `LND_CERTIFICATE_FILE` (where the node has a
-    /// certificate of its own) and `LND_NETWORK` (`bitcoin` unless set).
+    /// certificate of its own), `LND_NETWORK` (`bitcoin` unless set) and
+    /// `LND_PRIVATE_CHANNELS` (`true` where the node has no other).
     ///
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
@@ -107,6 +119,9 @@ impl LndBackend {
         let mut config = LndConfig::new(&*url, env_network("LND_NETWORK")?, &*macaroon);
         if let Some(certificate) = env_opt("LND_CERTIFICATE_FILE")? {
             config = config.with_certificate(&*certificate);
+        }
+        if env_flag("LND_PRIVATE_CHANNELS")? {
+            config = config.with_private_channels();
         }
         Self::new(config)
     }
@@ -123,6 +138,11 @@ impl LndBackend {
 /// The macaroon of a file, binary as LND writes it, in hex as LND reads it.
 fn read_macaroon(path: &Path) -> Result<HeaderValue, Error> {
     let bytes = read_file(path, "the macaroon")?;
+    // Its version, which neither hex nor JSON begins with.
+    if bytes.first() != Some(&2) {
+        let what = format!("{} is no macaroon in the binary form that LND writes", path.display());
+        return Err(Error::new(ErrorKind::Backend, what));
+    }
     let hex = Zeroizing::new(hex::encode(&*bytes));
     secret_header(&format!("the macaroon of {}", path.display()), &hex)
 }
@@ -133,6 +153,7 @@ struct Create<'a> {
     value_msat: String,
     memo: &'a str,
     expiry: String,
+    private: bool,
 }
 
 #[derive(Deserialize)]
@@ -158,8 +179,6 @@ enum State {
 /// What is read of an error, and never printed: a node may quote anything.
 #[derive(Deserialize)]
 struct Failure {
-    /// Of gRPC.
-    code: i64,
     message: String,
 }
 
@@ -174,6 +193,7 @@ impl PaymentBackend for LndBackend {
             value_msat: ask.amount_msat.to_string(),
             memo: shortened(&ask.description, MAX_MEMO),
             expiry: ask.expiry.as_secs().to_string(),
+            private: self.private_channels,
         };
         let answer = self.send(Ask::post(self.uri("/v1/invoices")).json(&create), CREATE_TIME_LIMIT).await?;
         if !answer.status.is_success() {
@@ -211,25 +231,24 @@ impl PaymentBackend for LndBackend {
     }
 }
 
-/// Whether LND answers that it has no such invoice: by the code since 0.16, by
-/// the text alone before that.
+/// Whether LND answers that it has no such invoice. Only the text tells: the
+/// code is 2 in older versions, and 5 for a path that it does not know, too.
 fn is_unknown(answer: &Answer) -> bool {
-    const NOT_FOUND: i64 = 5;
     answer.body_as::<Failure>().is_ok_and(|failure| {
-        failure.code == NOT_FOUND
-            || failure.message.contains("unable to locate invoice")
+        failure.message.contains("unable to locate invoice")
             || failure.message.contains("there are no existing invoices")
     })
 }
 
-/// LND answers 500 where it does not take the macaroon.
+/// LND answers 500 to a macaroon that it does not take, and while it is locked.
 fn error_of(answer: &Answer) -> BackendError {
-    let failure = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
-    if ["verification failed", "cannot get macaroon", "expected 1 macaroon"]
-        .iter()
-        .any(|text| failure.contains(text))
-    {
+    let message = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
+    let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if says(&["verification failed", "cannot get macaroon", "expected 1 macaroon", "permission denied"]) {
         return BackendError::new(BackendErrorKind::Auth, "LND does not take the macaroon");
+    }
+    if says(&["wallet locked"]) {
+        return BackendError::new(BackendErrorKind::Backend, "LND's wallet is locked: unlock it");
     }
     answer.error()
 }

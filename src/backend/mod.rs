@@ -1,17 +1,46 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
+// `config`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
-#[cfg(feature = "_http")]
+#[cfg(feature = "cln")]
+mod cln;
+#[cfg(feature = "_tls")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
 #[cfg(feature = "_http")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod http;
+#[cfg(feature = "lnbits")]
+mod lnbits;
 #[cfg(feature = "lnd")]
 mod lnd;
+#[cfg(feature = "lnurl")]
+mod lnurl;
+#[cfg(feature = "nwc")]
+mod nwc;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
 #[cfg(feature = "_http")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
+mod reach;
+#[cfg(feature = "_tls")]
+#[cfg_attr(
+    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    allow(dead_code)
+)]
 mod tls;
 
 use std::fmt;
@@ -26,13 +55,28 @@ use crate::preimage::PaymentHash;
 
 pub(crate) use call::call;
 pub use capabilities::{Capabilities, LookUpBy};
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
 pub use error::{BackendError, BackendErrorKind};
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use lnbits::{LnbitsBackend, LnbitsConfig};
 #[cfg(feature = "lnd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
 pub use lnd::{LndBackend, LndConfig};
+#[cfg(feature = "lnurl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnurl")))]
+pub use lnurl::{LnurlBackend, LnurlConfig};
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use nwc::{NwcBackend, NwcConfig};
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +140,8 @@ impl fmt::Display for Network {
 /// - An error says what happened by its kind; its text holds no secret.
 ///
 /// The crate trusts none of this: it parses every invoice and refuses one that
-/// is not as asked.
+/// is not as asked. `conformance::backend` (feature `test-util`) checks all of
+/// it, against a backend of yours.
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -205,6 +250,23 @@ pub struct InvoiceRequest {
     pub token_id: TokenId,
 }
 
+#[cfg(feature = "test-util")]
+impl InvoiceRequest {
+    /// A request for an invoice of this amount, to test a backend with: payable
+    /// for 5 minutes, with a token id of its own.
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    pub fn test(amount_msat: u64) -> Self {
+        Self {
+            amount_msat,
+            description: "test".to_owned(),
+            expiry: Duration::from_secs(300),
+            service: "test".to_owned(),
+            offer: "default".to_owned(),
+            token_id: crate::entropy::random::<32>(&crate::entropy::SystemEntropy).into(),
+        }
+    }
+}
+
 /// An invoice as a backend gave it: not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
@@ -224,6 +286,21 @@ impl Invoice {
     pub fn with_payment_hash(mut self, payment_hash: PaymentHash) -> Self {
         self.payment_hash = Some(payment_hash);
         self
+    }
+
+    /// The BOLT 11 text.
+    pub fn bolt11(&self) -> &str {
+        &self.bolt11
+    }
+
+    /// The payment hash that the backend named beside the text.
+    pub fn payment_hash(&self) -> Option<PaymentHash> {
+        self.payment_hash
+    }
+
+    /// What the backend has to be told to find the invoice again.
+    pub fn handle(&self) -> Option<&str> {
+        self.handle.as_deref()
     }
 
     /// Adds what the backend has to be told to find the invoice again: 1 to
@@ -249,7 +326,7 @@ pub enum InvoiceState {
 }
 
 /// The beginning of a text, of at most `max` bytes.
-#[cfg(feature = "_http")]
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::config::read_file;
@@ -27,16 +27,18 @@ impl Trust {
     /// The certificates of a PEM file, the only ones that are trusted.
     pub(super) fn pinned(path: &Path) -> Result<Self, Error> {
         let pem = read_file(path, "the certificate")?;
-        Self::from_pem(&pem).map_err(|error| {
+        let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(ErrorKind::Backend, format!("{} is no certificate in PEM form", path.display()))
-                .with_source(error)
-        })
-    }
-
-    fn from_pem(pem: &[u8]) -> Result<Self, rustls::pki_types::pem::Error> {
-        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+                .with_source(cause)
+        };
+        let mut certificates = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|cause| error(NotPem::from(&cause).into()))?;
+            ParsedCertificate::try_from(&certificate).map_err(|cause| error(cause.into()))?;
+            certificates.push(certificate);
+        }
         if certificates.is_empty() {
-            return Err(rustls::pki_types::pem::Error::NoItemsFound);
+            return Err(error(NotPem::Nothing.into()));
         }
         Ok(Self::Pinned(certificates))
     }
@@ -47,12 +49,31 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .expect("ring has the ciphers of TLS 1.2 and 1.3");
         match self {
-            Self::Public => config.with_webpki_roots().with_no_client_auth(),
+            Self::Public => {
+                let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                config.with_root_certificates(roots).with_no_client_auth()
+            }
             Self::Pinned(certificates) => {
                 let verifier = Arc::new(Pinned::new(certificates, provider));
                 config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
             }
         }
+    }
+}
+
+/// Why a file is no PEM. The library's own words quote the file, which may be
+/// a key that was given by mistake.
+#[derive(Debug, thiserror::Error)]
+enum NotPem {
+    #[error("it holds no certificate")]
+    Nothing,
+    #[error("its PEM is broken")]
+    Broken,
+}
+
+impl From<&pem::Error> for NotPem {
+    fn from(error: &pem::Error) -> Self {
+        if matches!(error, pem::Error::NoItemsFound) { Self::Nothing } else { Self::Broken }
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `<service>_capabilities` | `a,b` | the gate's capability is in every list; a later list is a subset |
 //! | `<service>_valid_until` | unix seconds | it is earlier than every one |
 //! | `<service>_max_uses` | count | fewer uses are spent |
-//! | `<service>_max_price` | `<integer>msat` | the request costs at most that |
+//! | `<service>_max_price` | `<integer>msat`, `<integer>usd` | the request costs at most that, in that unit (of a currency the smallest, such as cents) |
 //! | `<service>_rate` | `<n>/<seconds>` | a pass is used at most that often |
 //! | `<service>_method` | `GET,HEAD` | the request's method is in every list |
 //! | `invoice_handle` | free | always: by it the backend finds the invoice; a later one is the same |

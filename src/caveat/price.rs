@@ -24,6 +24,7 @@ mod tests {
             apply(&mut seen, value).unwrap();
         }
         assert_eq!(seen.unwrap().to_string(), "300msat");
-        assert_eq!(apply(&mut seen, "3usd"), Err(Refusal::InvalidCaveat));
+        assert_eq!(apply(&mut seen, "3usd"), Err(Refusal::PriceTooHigh), "another unit");
+        assert_eq!(apply(&mut seen, "3 msat"), Err(Refusal::InvalidCaveat));
     }
 }

@@ -44,14 +44,12 @@ pub(super) const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// How often a backend is asked whether a payment has arrived, and how far apart.
 const SETTLES_WITHIN: u32 = 50;
 const ASKED_EVERY: Duration = Duration::from_millis(100);
-/// Longest handle that a token carries, in bytes.
-const MAX_HANDLE: usize = 256;
 
 /// Checks what can be seen without a payment: every invoice is as asked, and
 /// look-up, health and `Debug` keep to the contract.
 ///
 /// It makes about 60 invoices of 1 msat to 21 million bitcoin and pays none.
-/// Backend and invoices are on the system's clock.
+/// Backend and invoices are on the system's clock, and time is not paused.
 ///
 /// # Panics
 /// A rule is broken.
@@ -118,7 +116,7 @@ impl Suite {
 
     /// An everyday request: 21 sat, or the step if that is more.
     fn ask(&self) -> InvoiceRequest {
-        ask(21_000_u64.next_multiple_of(self.capabilities.step_msat()))
+        InvoiceRequest::test(21_000_u64.next_multiple_of(self.capabilities.step_msat()))
     }
 
     async fn made(&self) -> Made {
@@ -143,14 +141,7 @@ impl Suite {
             .unwrap_or_else(|error| panic!("an invoice is as asked: {error}; asked {ask:?}"));
         let is_new = self.given.lock().unwrap_or_else(PoisonError::into_inner).insert(checked.payment_hash);
         assert!(is_new, "a payment hash is never given twice");
-        if self.capabilities.look_up() == Some(LookUpBy::Handle) {
-            let handle =
-                invoice.handle.as_deref().expect("an invoice has a handle where look-up is by handle");
-            assert!(
-                (1..=MAX_HANDLE).contains(&handle.len())
-                    && handle.bytes().all(|byte| byte.is_ascii_graphic()),
-                "a handle is 1 to {MAX_HANDLE} characters of visible ASCII"
-            );
+        if let Some(handle) = &invoice.handle {
             self.no_preimage_is_shown(handle, "a handle");
         }
         Ok(Made { bolt11: checked.bolt11, payment_hash: checked.payment_hash, handle: invoice.handle })
@@ -191,9 +182,9 @@ impl Suite {
         for least in [1, 999, 1_001, (1 << 31) + 1, (1 << 32) + 1, (1 << 53) + 1, most_that_exists, u64::MAX]
         {
             let amount_msat = least.checked_next_multiple_of(step).unwrap_or(least / step * step);
-            let Err(error) = self.make(&ask(amount_msat)).await else { continue };
+            let Err(error) = self.make(&InvoiceRequest::test(amount_msat)).await else { continue };
             assert!(
-                is_of_the_answer(error.kind()),
+                is_of_the_answer(error.kind()) && error.kind() != BackendErrorKind::Auth,
                 "an amount that it does not make ({amount_msat} msat) is refused as such, not as {:?}",
                 error.kind()
             );
@@ -232,7 +223,7 @@ impl Suite {
         for n in 1..=AT_ONCE {
             let backend = self.backend.clone();
             // Another amount each, so that an answer to another request shows.
-            let ask = ask(self.ask().amount_msat + n * self.capabilities.step_msat());
+            let ask = InvoiceRequest::test(self.ask().amount_msat + n * self.capabilities.step_msat());
             tasks.spawn(async move {
                 let answer = in_time(backend.create_invoice(&ask), "create_invoice").await;
                 (ask, answer)
@@ -257,7 +248,7 @@ impl Suite {
             });
             in_time(dropped, "create_invoice").await;
             drop(call);
-            let next = timeout(TIME_LIMIT, self.make(&self.ask())).await;
+            let next = timeout(TIME_LIMIT / 2, self.make(&self.ask())).await;
             assert!(
                 next.is_ok_and(|made| made.is_ok()),
                 "after a call that was dropped the next one succeeds"
@@ -325,19 +316,6 @@ impl Suite {
             })
             .any(is_preimage);
         assert!(!in_hex && !in_numbers, "{place} holds no preimage");
-    }
-}
-
-/// A request for an invoice of this amount, for five minutes, as the crate
-/// makes one.
-pub(super) fn ask(amount_msat: u64) -> InvoiceRequest {
-    InvoiceRequest {
-        amount_msat,
-        description: "conformance".to_owned(),
-        expiry: Duration::from_secs(300),
-        service: "conformance".to_owned(),
-        offer: "default".to_owned(),
-        token_id: random(&SystemEntropy).into(),
     }
 }
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::net::TcpSocket;
 
-use super::backend::{ask, in_time, is_of_the_answer};
+use super::backend::{in_time, is_of_the_answer};
 use super::fault_server::{FAULTS, Fault, FaultServer, RETRY_AFTER, SILENCES};
-use crate::backend::{BackendError, BackendErrorKind, InvoiceState, LookUpBy, PaymentBackend};
+use crate::backend::{
+    BackendError, BackendErrorKind, InvoiceRequest, InvoiceState, LookUpBy, PaymentBackend,
+};
 use crate::preimage::PaymentHash;
 
 /// Most that a server can send of an answer without end: what a backend reads,
@@ -29,7 +31,8 @@ const MOST_REQUESTS: usize = 4;
 /// look-up is by handle, it is asked for the handle `http://127.0.0.1:PORT/handle`.
 /// `secrets` are the backend's credentials as they stand in its requests, in
 /// hex or base64 if they do there, and any other form that must not be shown;
-/// where there are some, at least one has to be in the requests.
+/// where there are some, at least one has to be in the requests. Time is not
+/// paused, and nothing waits for a time limit.
 ///
 /// # Panics
 /// A rule is broken.
@@ -123,7 +126,7 @@ enum Call {
     Health,
 }
 
-/// A good answer tells what it was, for the sentence that says it is wrong.
+/// A good one tells the state where that was asked.
 type Answer = Result<Option<InvoiceState>, BackendError>;
 
 struct Subject<'a> {
@@ -151,7 +154,8 @@ impl<'a> Subject<'a> {
         let backend = &self.backend;
         let answer = match call {
             Call::Create => {
-                let ask = ask(21_000_u64.next_multiple_of(backend.capabilities().step_msat()));
+                let ask =
+                    InvoiceRequest::test(21_000_u64.next_multiple_of(backend.capabilities().step_msat()));
                 in_time(backend.create_invoice(&ask), "create_invoice").await.map(|_| None)
             }
             Call::LookUp => {
@@ -185,7 +189,10 @@ impl<'a> Subject<'a> {
         self.holds_no_secret(&format!("{:?} {:#?}", self.backend, self.backend), "Debug of the backend");
         let error = match answer {
             Ok(Some(InvoiceState::Unknown)) if unknown_fits => return,
-            Ok(answer) => panic!("{name}: {call:?} gives an error, not {answer:?}"),
+            Ok(state) => {
+                let answer = state.map_or("success".to_owned(), |state| format!("{state:?}"));
+                panic!("{name}: {call:?} gives an error, not {answer}")
+            }
             Err(error) => error,
         };
         self.holds_no_secret(&said(&error), "an error");

@@ -106,15 +106,18 @@ mod tests {
     use super::*;
     use crate::challenge::Challenge;
     use crate::macaroon::{Identifier, mint};
+    use crate::price::Price;
 
     fn sold(n: u32, pay_by: u64) -> Sold {
         let mut hash = [0; 32];
         hash[..4].copy_from_slice(&n.to_be_bytes());
         let identifier = Identifier { version: 0, payment_hash: hash.into(), token_id: [0; 32].into() };
+        let Price::Amount(price) = Price::msat(1) else { unreachable!("not free") };
         Sold {
             challenge: Challenge::new(mint(b"", &identifier, ["a=b"]).unwrap(), String::new()),
             offer: "default".into(),
             payment_hash: hash.into(),
+            price,
             price_msat: 1,
             amount_msat: 1,
             pay_by,

@@ -10,6 +10,57 @@ use super::L402;
 /// the handler itself. `get(handler).layer(..)` and the `route_layer` of a whole
 /// `Router` also ask a payment for a 405. `any(handler)` has no 405, and takes
 /// `.layer(..)`.
+///
+/// # gRPC
+///
+/// The layer goes on a whole tonic server, or on one service with the
+/// `named_layer` of `tonic::service::LayerExt`. With the feature `tonic` a
+/// service behind a gate has its name without that, as other wrappers need it.
+///
+/// ```
+/// # #[cfg(feature = "dev")] {
+/// use l402::{Access, DevBackend, Gate, Grant, Issuer, L402Layer, Offer, Price};
+/// use tonic::{service::LayerExt as _, transport::Server};
+///
+/// let (_, health) = tonic_health::server::health_reporter();
+/// # let weather = tonic_reflection::server::Builder::configure().build_v1().unwrap();
+/// let issuer = Issuer::dev(&DevBackend::new());
+/// let gate = Gate::builder(&issuer, "weather", Offer::new(Price::sat(3), Access::uses(50)))
+///     .free_if(|head| head.uri.path().starts_with("/grpc.health.v1.Health/"))
+///     .build()?;
+///
+/// // One service; those beside it are free.
+/// Server::builder()
+///     .add_service(L402Layer::new(gate.clone()).named_layer(weather.clone()))
+///     .add_service(health.clone());
+///
+/// // The whole server, but for what `free_if` lets pass.
+/// Server::builder().layer(L402Layer::new(gate)).add_service(weather).add_service(health);
+///
+/// // In a method:
+/// fn left(request: &tonic::Request<()>) -> Result<Option<u64>, tonic::Status> {
+///     let grant = request.extensions().get::<Grant>();
+///     Ok(grant.ok_or_else(|| tonic::Status::internal("no gate before this method"))?.remaining())
+/// }
+/// # }
+/// # Ok::<(), l402::Error>(())
+/// ```
+///
+/// A call without a token ends with status 13, `payment required`, and the
+/// challenge in the metadatum `www-authenticate`; [`Refusal`](crate::Refusal)
+/// has the other codes. The credential stands in the metadata: `authorization`
+/// as over HTTP, or `macaroon` or `token`, the hex of the macaroon with its
+/// preimage as a caveat.
+///
+/// A call is one use, however many messages it streams. It is charged when the
+/// head of the response goes out: an `Err` that a method returns stands in the
+/// head, and with a code of the server ([`ChargeOn`](crate::ChargeOn)) gives the
+/// use back; an error within a stream comes after it, and does not. Nor does a
+/// method that the server does not have: `UNIMPLEMENTED` is charged, so let
+/// `free_if` pass the paths that you do not sell.
+///
+/// For gRPC-web, `GrpcWebLayer` goes on either side of the gate, and a CORS layer
+/// above both.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct L402Layer {

@@ -41,7 +41,7 @@ where
         if answer::is_preflight(&head) {
             if self.forward_preflight {
                 // What is wrong with a credential is nobody's concern here.
-                let _ = credential::take(&mut head.headers);
+                credential::discard(&mut head.headers);
                 return ResponseFuture::forwarded(self.inner.call(Request::from_parts(head, body)));
             }
             self.give_back_readiness();

@@ -1,0 +1,280 @@
+//! LNbits, a server of wallets.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::{HeaderName, HeaderValue};
+use http::{StatusCode, Uri};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use super::config::{base_url, env, env_network, env_opt, secret_header};
+use super::http::{Answer, Ask, Http, Reach};
+use super::tls::Trust;
+use super::{
+    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy, Network,
+    PaymentBackend, shortened,
+};
+use crate::error::Error;
+use crate::preimage::PaymentHash;
+
+/// How long the server may take to make an invoice, and to say what became of one.
+const CREATE_TIME_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_UP_TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest description of a BOLT 11 invoice, in bytes.
+const MAX_MEMO: usize = 639;
+
+/// LNbits bills whole satoshis, and cuts fractions off without a word.
+const STEP_MSAT: u64 = 1_000;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Makes invoices for a wallet of an LNbits server, in whole satoshis.
+///
+/// Two wallets of one server pay each other on its books, where no preimage
+/// proves a payment: the gate asks the server about every token before it
+/// admits it. Whoever runs the server is trusted with the money and with what
+/// it says was paid.
+///
+/// The wallet's invoice key is enough, and the one to use: it can spend
+/// nothing. It shows its holder the preimages of unpaid invoices, and LNbits
+/// shows that of a paid one to anybody who knows the payment hash: with LNbits a
+/// token alone is worth what was paid for it. Clones share their connections.
+///
+/// LNbits answers 200 requests a minute to one address unless it is set
+/// (`LNBITS_RATE_LIMIT_NO`): each invoice is one, and each payment.
+///
+/// ```no_run
+/// use l402::{LnbitsBackend, LnbitsConfig, Network};
+///
+/// # let invoice_key = String::new();
+/// let wallet = LnbitsBackend::new(LnbitsConfig::new("https://lnbits.example", Network::Bitcoin, invoice_key))?;
+/// # Ok::<(), l402::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct LnbitsBackend {
+    http: Http,
+    base: String,
+    key: HeaderValue,
+    network: Network,
+}
+
+/// Where an LNbits server is, and which of its wallets is paid.
+#[derive(Clone)]
+#[must_use]
+pub struct LnbitsConfig {
+    url: String,
+    network: Network,
+    invoice_key: String,
+    certificate: Option<PathBuf>,
+}
+
+impl LnbitsConfig {
+    /// The server's address, the network of its node, and the invoice key of
+    /// the wallet ("Invoice/read key").
+    pub fn new(url: impl Into<String>, network: Network, invoice_key: impl Into<String>) -> Self {
+        Self { url: url.into(), network, invoice_key: invoice_key.into(), certificate: None }
+    }
+
+    /// The server's own certificate, a file in PEM form: no other is trusted
+    /// then. Without it the server needs one that browsers trust.
+    pub fn with_certificate(mut self, certificate: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(certificate.into());
+        self
+    }
+}
+
+impl fmt::Debug for LnbitsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LnbitsConfig")
+            .field("url", &self.url)
+            .field("network", &self.network)
+            .field("invoice_key", &"[redacted]")
+            .field("certificate", &self.certificate)
+            .finish()
+    }
+}
+
+impl LnbitsBackend {
+    /// A backend on this wallet. The server is not asked yet.
+    ///
+    /// # Errors
+    /// The address is no URL, the key cannot be sent, or the certificate
+    /// cannot be read.
+    pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
+        let LnbitsConfig { url, network, invoice_key, certificate } = config;
+        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        Ok(Self {
+            http: Http::new(trust, Reach::Any),
+            base: base_url(&url)?,
+            key: secret_header("the invoice key", &invoice_key)?,
+            network,
+        })
+    }
+
+    /// A backend on the wallet of the environment: `LNBITS_URL`,
+    /// `LNBITS_INVOICE_KEY`, `LNBITS_CERTIFICATE_FILE` (where the server has a
+    /// certificate of its own) and `LNBITS_NETWORK` (`bitcoin` unless set).
+    ///
+    /// # Errors
+    /// A variable is missing, or as in [`new`](Self::new).
+    pub fn from_env() -> Result<Self, Error> {
+        let url = env("LNBITS_URL", "the server's address, such as https://lnbits.example")?;
+        let key = env("LNBITS_INVOICE_KEY", "the invoice key of the wallet")?;
+        let mut config = LnbitsConfig::new(&*url, env_network("LNBITS_NETWORK")?, &*key);
+        if let Some(certificate) = env_opt("LNBITS_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Self::new(config)
+    }
+
+    fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
+    }
+
+    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send(ask.header(API_KEY, self.key.clone()), time_limit).await
+    }
+}
+
+#[derive(Serialize)]
+struct Create<'a> {
+    /// An invoice, not a payment.
+    out: bool,
+    amount: u64,
+    unit: &'static str,
+    memo: &'a str,
+    expiry: u64,
+}
+
+#[derive(Deserialize)]
+struct Created {
+    payment_hash: String,
+    bolt11: String,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    paid: bool,
+    status: Option<String>,
+    /// Only of a payment of the wallet whose key was sent.
+    details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    payment_hash: String,
+}
+
+/// What a wallet has, which is nobody's business here.
+#[derive(Deserialize)]
+struct Wallet {
+    #[serde(rename = "balance")]
+    _balance: IgnoredAny,
+}
+
+/// What is read of an error, and never printed: a server may quote anything.
+#[derive(Deserialize)]
+struct Failure {
+    detail: String,
+}
+
+#[async_trait]
+impl PaymentBackend for LnbitsBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::custodian(self.network).with_look_up(LookUpBy::PaymentHash).with_step_msat(STEP_MSAT)
+    }
+
+    async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
+        let create = Create {
+            out: false,
+            amount: ask.amount_msat / STEP_MSAT,
+            unit: "sat",
+            memo: shortened(&ask.description, MAX_MEMO),
+            expiry: ask.expiry.as_secs(),
+        };
+        let answer =
+            self.send(Ask::post(self.uri("/api/v1/payments")).json(&create), CREATE_TIME_LIMIT).await?;
+        if !answer.status.is_success() {
+            return Err(error_of(&answer));
+        }
+        let created: Created = answer.json()?;
+        Ok(Invoice::from_bolt11(created.bolt11).with_payment_hash(payment_hash(&created.payment_hash)?))
+    }
+
+    async fn look_up(
+        &self,
+        payment_hash: PaymentHash,
+        _: Option<&str>,
+    ) -> Result<InvoiceState, BackendError> {
+        let path = format!("/api/v1/payments/{payment_hash}");
+        let answer = self.send(Ask::get(self.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
+        if !answer.status.is_success() {
+            let is_unknown = is_not_found(&answer, "Payment does not exist.");
+            return if is_unknown { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
+        }
+        let found: Found = answer.json()?;
+        // Without a key that it knows, LNbits tells of any wallet's payments.
+        let Some(details) = found.details else { return Err(wrong_key()) };
+        if self::payment_hash(&details.payment_hash)? != payment_hash {
+            return Err(BackendError::new(
+                BackendErrorKind::InvalidResponse,
+                "answer is about another payment",
+            ));
+        }
+        Ok(match found.status.as_deref() {
+            _ if found.paid => InvoiceState::Settled,
+            // Expired, too.
+            Some("failed") => InvoiceState::Closed,
+            _ => InvoiceState::Open,
+        })
+    }
+
+    /// Asks for the wallet that the key is of.
+    async fn check_health(&self) -> Result<(), BackendError> {
+        let answer = self.send(Ask::get(self.uri("/api/v1/wallet")), LOOK_UP_TIME_LIMIT).await?;
+        if !answer.status.is_success() {
+            return Err(error_of(&answer));
+        }
+        answer.json::<Wallet>().map(drop)
+    }
+}
+
+fn payment_hash(text: &str) -> Result<PaymentHash, BackendError> {
+    text.parse().map_err(|_| {
+        BackendError::new(BackendErrorKind::InvalidResponse, "`payment_hash` is not 32 bytes in hex")
+    })
+}
+
+fn is_not_found(answer: &Answer, detail: &str) -> bool {
+    answer.status == StatusCode::NOT_FOUND
+        && answer.body_as::<Failure>().is_ok_and(|failure| failure.detail == detail)
+}
+
+fn wrong_key() -> BackendError {
+    BackendError::new(BackendErrorKind::Auth, "LNbits has no wallet with this invoice key")
+}
+
+fn error_of(answer: &Answer) -> BackendError {
+    if is_not_found(answer, "Wallet not found.") {
+        return wrong_key();
+    }
+    // 520 for whatever it does not do; of the rest the text alone tells.
+    let is_limit = |failure: Failure| failure.detail.starts_with("Invoice amount ");
+    if answer.status.as_u16() == 520 && answer.body_as().is_ok_and(is_limit) {
+        return BackendError::new(BackendErrorKind::Rejected, "amount is above the server's limit");
+    }
+    answer.error()
+}
+
+impl fmt::Debug for LnbitsBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LnbitsBackend")
+            .field("url", &self.base)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! A backend talks to the node whose certificate is pinned, and to nobody else.
+#![cfg(all(feature = "cln", feature = "lnd"))]
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use l402::{
+    BackendErrorKind, ClnBackend, ClnConfig, ErrorKind, LndBackend, LndConfig, Network, PaymentBackend,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tls").join(name)
+}
+
+/// Answers every request, over TLS, as LND answers about an unknown invoice.
+struct Server {
+    port: u16,
+    was_asked: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(certificate: &str) -> Self {
+        Self::start_with(certificate, certificate, rustls::ALL_VERSIONS).await
+    }
+
+    async fn start_with(
+        certificate: &str,
+        key: &str,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        let chain = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(file(&format!("{key}.key"))).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let was_asked = Arc::new(AtomicBool::new(false));
+        let asked = was_asked.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                // The client refuses the certificate.
+                let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+                if matches!(stream.read_u8().await, Ok(b'G')) {
+                    asked.store(true, Ordering::SeqCst);
+                    let body = r#"{"code":5,"message":"unable to locate invoice"}"#;
+                    let length = body.len();
+                    let head = format!(
+                        "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+                    );
+                    drop(stream.write_all((head + body).as_bytes()).await);
+                    drop(stream.shutdown().await);
+                }
+            }
+        });
+        Self { port, was_asked, task }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn macaroon(directory: &TempDir) -> PathBuf {
+    let path = directory.path().join("invoice.macaroon");
+    std::fs::write(&path, [2; 48]).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_is_taken_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = Ok(());
+    let refused = Err(BackendErrorKind::Connect);
+    for (server, host, pinned, told) in [
+        // A node's own certificate, whatever its name and dates: the operator named it.
+        ("lnd", "localhost", Some("lnd"), trusted),
+        ("lnd", "127.0.0.1", Some("lnd"), trusted),
+        ("lnd-expired", "localhost", Some("lnd-expired"), trusted),
+        ("cln-server", "localhost", Some("cln-server"), trusted),
+        ("cln-other-name", "localhost", Some("cln-other-name"), trusted),
+        // What an authority signed, by its name and dates.
+        ("cln-server", "localhost", Some("cln-ca"), trusted),
+        ("cln-server", "127.0.0.1", Some("cln-ca"), trusted),
+        ("cln-other-name", "localhost", Some("cln-ca"), refused),
+        ("cln-expired", "localhost", Some("cln-ca"), refused),
+        // Anybody else, under the same name too.
+        ("lnd", "localhost", None, refused),
+        ("cln-server", "localhost", None, refused),
+        ("lnd-other-key", "localhost", Some("lnd"), refused),
+        ("lnd", "localhost", Some("lnd-other-key"), refused),
+        ("lnd-expired", "localhost", Some("lnd"), refused),
+        ("lnd", "localhost", Some("cln-ca"), refused),
+        ("cln-server", "localhost", Some("lnd"), refused),
+        ("cln-server", "localhost", Some("cln-other-name"), refused),
+    ] {
+        let node = Server::start(server).await;
+        let url = format!("https://{host}:{}", node.port);
+        let mut config = LndConfig::new(url, Network::Regtest, macaroon(&directory));
+        if let Some(pinned) = pinned {
+            config = config.with_certificate(file(&format!("{pinned}.pem")));
+        }
+        let health = LndBackend::new(config).unwrap().check_health().await.map_err(|error| error.kind());
+        assert_eq!(health, told, "{server} at {host}, {pinned:?} is pinned");
+        assert_eq!(node.was_asked.load(Ordering::SeqCst), told.is_ok(), "no macaroon reaches a stranger");
+    }
+}
+
+/// A certificate is public: anybody can show it, and only its owner can sign.
+#[tokio::test]
+async fn the_pinned_certificate_in_strange_hands_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for version in rustls::ALL_VERSIONS {
+        for (key, told) in [("lnd", Ok(())), ("lnd-other-key", Err(BackendErrorKind::Connect))] {
+            let node = Server::start_with("lnd", key, &[version]).await;
+            let url = format!("https://localhost:{}", node.port);
+            let config =
+                LndConfig::new(url, Network::Regtest, macaroon(&directory)).with_certificate(file("lnd.pem"));
+            let health = LndBackend::new(config).unwrap().check_health().await.map_err(|error| error.kind());
+            assert_eq!(health, told, "{version:?}, the key of {key}");
+            assert_eq!(node.was_asked.load(Ordering::SeqCst), told.is_ok());
+        }
+    }
+}
+
+#[tokio::test]
+async fn plain_http_at_an_https_address_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let node = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+        let mut sent = Vec::new();
+        drop(socket.read_to_end(&mut sent).await);
+        sent
+    });
+    let config =
+        LndConfig::new(url, Network::Regtest, macaroon(&directory)).with_certificate(file("lnd.pem"));
+    let error = LndBackend::new(config).unwrap().check_health().await.unwrap_err();
+    assert_eq!(error.kind(), BackendErrorKind::Connect);
+    let sent = String::from_utf8_lossy(&node.await.unwrap()).into_owned();
+    assert!(!sent.contains("macaroon"), "nothing is sent in the clear");
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_file_is_said_at_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let pem = std::fs::read_to_string(file("lnd.pem")).unwrap();
+    let half = &pem[..pem.len() / 2];
+    let key = std::fs::read_to_string(file("lnd.key")).unwrap();
+    for (name, content) in [
+        ("empty", ""),
+        ("garbage", "c0ffee is not a certificate"),
+        ("key", &*key),
+        ("half", half),
+        ("broken", &pem.replace("MII", "M!I")),
+        ("no-begin", &pem.replace("BEGIN CERTIFICATE", "BEGIN c0ffee")),
+        ("no-end", &pem.replace("-----END CERTIFICATE-----", "")),
+        ("no-x509", "-----BEGIN CERTIFICATE-----\nYzBmZmVlIGMwZmZlZQ==\n-----END CERTIFICATE-----\n"),
+        ("one-of-two", &format!("{pem}{}", pem.replace("MII", "M!I"))),
+    ] {
+        std::fs::write(path(name), content).unwrap();
+        let rune = "A".repeat(64);
+        let pinned =
+            ClnConfig::new("https://localhost:1", Network::Regtest, rune).with_certificate(path(name));
+        let error = ClnBackend::new(pinned).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Backend, "{name}");
+        let said = error.to_string();
+        assert_eq!(said, format!("{} is no certificate in PEM form", path(name).display()));
+        let cause = error.source().expect("why").to_string();
+        assert!(!cause.is_empty(), "{name}");
+        let shown = format!("{error:?} {cause}");
+        let lines = content.lines().filter(|line| line.len() > 8);
+        for line in lines {
+            assert!(!shown.contains(line), "{name}: {shown}");
+        }
+        assert!(!shown.contains("c0ffee") && !shown.contains("99, 48, 102"), "{name}: {shown}");
+    }
+    for missing in [path("missing"), directory.path().to_owned()] {
+        let macaroon = macaroon(&directory);
+        let config =
+            LndConfig::new("https://localhost:1", Network::Regtest, macaroon).with_certificate(&missing);
+        let error = LndBackend::new(config).unwrap_err();
+        assert_eq!(error.to_string(), format!("the certificate cannot be read from {}", missing.display()));
+        assert!(error.source().expect("why").is::<std::io::Error>());
+    }
+}
