@@ -7,7 +7,7 @@
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
 //! 6. the backend, where a preimage proves no payment (`payment.rs`)
-//! 7. the rate of a pass (`limit.rs`)
+//! 7. the rate of a pass (`limit/`)
 //! 8. the ledger, where uses are counted (`ledger/`)
 //!
 //! Steps 2 to 8 stand in `ruling.rs`, in this order.
@@ -30,6 +30,7 @@ use crate::gate_builder::{Cost, FreeIf, GateBuilder, opens};
 use crate::grant::{Basis, Grant, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
+use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
 use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
@@ -67,6 +68,8 @@ pub(crate) struct GateInner {
     pub(crate) free_if: Option<FreeIf>,
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
+    pub(crate) free_requests: Option<FreeRequests>,
+    pub(crate) pool: Option<Arc<Pool>>,
 }
 
 impl Gate {
@@ -200,6 +203,9 @@ impl Gate {
             Ok((_, Price::Free)) => self.admitted(Granted::free(Basis::FreePrice), bearer, None),
             // A second payment would not mend what the first one did not open.
             _ if bearer.outer.is_some() => self.answer(head, &bearer, refused),
+            Ok(_) if refused.refusal == Refusal::MissingCredential && self.0.takes_free_request(head) => {
+                self.admitted(Granted::free(Basis::FreeTier), bearer, None)
+            }
             Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
             Err(unpriced) => self.answer(head, &bearer, unpriced),
         }
@@ -326,6 +332,14 @@ impl GateInner {
     fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refusal> {
         // A request that takes more units than any offer has cannot be paid for.
         self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
+    }
+
+    /// Whether the request is one of those that its client has free, and
+    /// counts it.
+    fn takes_free_request(&self, head: &Parts) -> bool {
+        let issuer = &*self.issuer.0;
+        self.free_requests
+            .is_some_and(|free| issuer.limits.take_free(free, &self.service, head, issuer.clock.now()))
     }
 
     /// Whether the gate lets this request pass, whatever it costs.

@@ -88,6 +88,9 @@ pub enum Basis {
     Settled,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
+    /// It is one of the requests that the client has free: see
+    /// [`GateBuilder::with_free_requests`](crate::GateBuilder::with_free_requests).
+    FreeTier,
     /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
     /// lets the request pass.
     FreeIf,
@@ -97,7 +100,7 @@ impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
-            Self::FreePrice | Self::FreeIf => false,
+            Self::FreePrice | Self::FreeIf | Self::FreeTier => false,
         }
     }
 
@@ -105,7 +108,7 @@ impl Basis {
     /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
         match self {
-            Self::Preimage | Self::Settled | Self::FreeIf => true,
+            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier => true,
             Self::FreePrice => false,
         }
     }

@@ -3,20 +3,20 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 
 use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
-use crate::clock::{Clock, MINUTE, SystemClock};
+use crate::clock::{Clock, MINUTE, SystemClock, unix};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{Exchange, RateSource};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
-use crate::limit::Limits;
+use crate::limit::{self, Limits};
+use crate::macaroon::Verified;
 use crate::offer::Offer;
 use crate::payment::{Payments, Policy};
 use crate::preimage::PaymentHash;
@@ -74,6 +74,18 @@ impl IssuerInner {
     }
 }
 
+impl IssuerInner {
+    /// Answers the challenge of this token to nobody any more.
+    pub(crate) fn forget_pending(&self, token: &Verified<'_>, now: SystemTime) {
+        let Some(reuse) = &self.limits.reuse else { return };
+        // One that is older cannot be pending, and costs no lock.
+        let oldest = token.token_id().issued_at().saturating_add(self.challenge_lifetime.as_secs() + 60);
+        if unix(now) <= oldest {
+            reuse.forget(token.payment_hash());
+        }
+    }
+}
+
 impl Issuer {
     /// Begins an issuer of mainnet tokens, without a ledger.
     pub fn builder(keys: KeyRing, backend: impl PaymentBackend + 'static) -> IssuerBuilder {
@@ -87,9 +99,8 @@ impl Issuer {
             entropy: Arc::new(SystemEntropy),
             challenge_lifetime: 5 * MINUTE,
             settlement: Policy::default(),
+            limits: limit::Config::default(),
             exchange: None,
-            invoices_in_flight: 64,
-            invoice_time_limit: Duration::from_secs(10),
         }
     }
 
@@ -101,7 +112,9 @@ impl Issuer {
     #[cfg(feature = "dev")]
     #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
     pub fn dev(wallet: &crate::DevBackend) -> Self {
-        eprintln!("l402: development issuer: regtest play money, a fresh key, uses counted in memory");
+        crate::warn::warn(format_args!(
+            "development issuer: regtest play money, a fresh key, uses counted in memory"
+        ));
         Self::builder(KeyRing::new(crate::RootKey::generate()), wallet.clone())
             .with_network(Network::Regtest)
             .with_ledger(crate::MemoryLedger::new())
@@ -241,9 +254,8 @@ pub struct IssuerBuilder {
     entropy: Arc<dyn Entropy>,
     challenge_lifetime: Duration,
     settlement: Policy,
+    pub(crate) limits: limit::Config,
     exchange: Option<Exchange>,
-    invoices_in_flight: usize,
-    invoice_time_limit: Duration,
 }
 
 impl IssuerBuilder {
@@ -331,20 +343,12 @@ impl IssuerBuilder {
         self
     }
 
-    /// How many invoices may be asked for at once, and how long each may take:
-    /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
-    pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
-        self.invoices_in_flight = in_flight;
-        self.invoice_time_limit = time_limit;
-        self
-    }
-
     /// The issuer.
     ///
     /// # Errors
     /// The backend takes payments on another network or cannot say what was
-    /// paid where that is needed, two keys have the same id, or a condition has
-    /// a name that is not allowed.
+    /// paid where that is needed, two keys have the same id, a condition has a
+    /// name that is not allowed, or the ranges of proxies cannot be read.
     pub fn build(self) -> Result<Issuer, Error> {
         let capabilities = self.backend.capabilities();
         if capabilities.network() != self.network {
@@ -359,6 +363,7 @@ impl IssuerBuilder {
         }
         let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
+        let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
         let meter = self.ledger.map(|ledger| {
@@ -376,7 +381,7 @@ impl IssuerBuilder {
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: Limits::new(self.invoices_in_flight.min(Semaphore::MAX_PERMITS), self.invoice_time_limit),
+            limits,
             payments: Payments::new(settlement),
             exchange: self.exchange,
             names: Mutex::default(),

@@ -35,7 +35,10 @@
 //! | inner service | called with a [`Grant`] in its extensions | |
 //! | settle | the use is charged, or given back after a server error | |
 //!
-//! Every 402 carries a fresh challenge; no other answer carries an invoice.
+//! Every 402 carries a fresh challenge; no other answer carries an invoice. Who
+//! asks for too many is answered 429: see
+//! [`IssuerBuilder::with_client_challenges`] for the limits, and for what the
+//! server has to tell of its clients.
 //! [`Refusal`] has the whole table.
 //!
 //! Streams, uploads, other layers, odd paths, shutdown: [`edges`] says what happens there.
@@ -44,7 +47,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted |
+//! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
@@ -123,6 +126,7 @@ mod settle;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
+mod warn;
 
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
@@ -181,6 +185,7 @@ pub use ledger::RedisLedger;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
+pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use offer::{Access, Offer};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
