@@ -6,6 +6,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tower_service::Service;
 use zeroize::Zeroizing;
 
 pub(super) use super::reach::Reach;
@@ -27,7 +30,7 @@ use super::{BackendError, BackendErrorKind};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How long a connection may take.
+/// How long a connection may take, with its TLS handshake.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are kept open to one host while nobody asks, and for how
 /// long: less than a node does, so that no request meets one that it closes
@@ -38,7 +41,7 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     reach: Reach,
 }
 
@@ -57,7 +60,7 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE)
             .pool_idle_timeout(MAX_IDLE_TIME)
-            .build(connector);
+            .build(Connector(connector));
         Self { client, reach }
     }
 
@@ -87,6 +90,28 @@ impl Http {
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+/// Connects in bounded time: the client goes on with a connection whose request
+/// was served by another one meanwhile, and nobody would end it.
+#[derive(Clone)]
+struct Connector(Encrypted);
+
+type Encrypted = HttpsConnector<HttpConnector<Resolver>>;
+
+impl Service<Uri> for Connector {
+    type Response = <Encrypted as Service<Uri>>::Response;
+    type Error = <Encrypted as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(CONNECT_TIME_LIMIT, self.0.call(uri));
+        Box::pin(async { connecting.await? })
     }
 }
 
