@@ -56,7 +56,7 @@ async fn invoices_tell_the_way_through_private_channels_where_asked_to() {
     let node = FakeLnd::start().await;
     node.backend().create_invoice(&InvoiceRequest::test(1_000)).await.unwrap();
     assert_eq!(node.books.asked(), [""; 0]);
-    node.backend_of(|config| config.with_private_channels())
+    node.backend_of(LndConfig::with_private_channels)
         .create_invoice(&InvoiceRequest::test(1_000))
         .await
         .unwrap();

@@ -249,3 +249,17 @@ fn what_is_wrong_with_a_certificate_file_is_said_at_start() {
         assert!(error.source().expect("why").is::<std::io::Error>());
     }
 }
+
+/// What is pinned is not looked at there, and the macaroon is there to be read.
+#[test]
+fn a_certificate_for_an_address_without_tls_does_not_build() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LndConfig::new("http://node.example:8080", Network::Regtest, macaroon(&directory));
+    LndBackend::new(config.clone()).unwrap();
+    let error = LndBackend::new(config.with_certificate(file("lnd.pem"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Backend);
+    assert_eq!(
+        error.to_string(),
+        "a certificate is given, and the address of the backend is `http://`: use `https://`"
+    );
+}

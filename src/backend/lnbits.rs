@@ -106,10 +106,11 @@ impl LnbitsBackend {
     /// cannot be read.
     pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
         let LnbitsConfig { url, network, invoice_key, certificate } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
-            base: base_url(&url)?,
+            base,
             key: secret_header("the invoice key", &invoice_key)?,
             network,
         })

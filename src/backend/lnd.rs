@@ -96,10 +96,11 @@ impl LndBackend {
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
         let LndConfig { url, network, macaroon, certificate, private_channels } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
-            base: base_url(&url)?,
+            base,
             macaroon: read_macaroon(&macaroon)?,
             network,
             private_channels,
