@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -245,9 +245,7 @@ impl Answer {
     pub(super) fn error(&self) -> BackendError {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BackendErrorKind::Auth,
-            StatusCode::TOO_MANY_REQUESTS => {
-                BackendErrorKind::RateLimited { retry_after: retry_after(&self.headers) }
-            }
+            StatusCode::TOO_MANY_REQUESTS => BackendErrorKind::rate_limited(&self.headers),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 let what = format!("status {}: is the backend's address right?", self.status.as_u16());
                 return BackendError::new(BackendErrorKind::InvalidResponse, what);
@@ -268,12 +266,6 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
-}
-
-/// Retry-After in its form of seconds, which APIs use; an hour at most.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(3_600)))
 }
 
 #[cfg(test)]
