@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -111,7 +112,8 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = tokio::time::timeout(CONNECT_TIME_LIMIT, self.0.call(uri));
-        Box::pin(async { connecting.await? })
+        let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        Box::pin(async move { connecting.await.map_err(|_| too_slow())? })
     }
 }
 
