@@ -29,6 +29,7 @@ const UNPAID_FOR: u64 = 5;
 const BOOKED_WITHIN: u64 = 1;
 /// Most invoices that are asked about, or known to be unpaid, at once.
 const MAX_ASKED: usize = 1024;
+
 /// When the backend is asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Policy {

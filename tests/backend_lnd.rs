@@ -81,6 +81,21 @@ async fn look_up_tells_every_state() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_about_another_invoice_tells_nothing() {
+    let node = FakeLnd::start().await;
+    for r_hash in ["BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", "BwcH", "#"] {
+        let body = serde_json::json!({ "state": "SETTLED", "r_hash": r_hash }).to_string();
+        let server = serve(Router::new().fallback(async move || body)).await;
+        let backend = node.backend_with(&format!("http://{}", server.address), &MACAROON);
+        let state = async |hash: [u8; 32]| backend.look_up(hash.into(), None).await.map_err(|e| e.kind());
+        assert_eq!(state([8; 32]).await, Err(BackendErrorKind::InvalidResponse), "{r_hash}");
+        if r_hash.len() == 44 {
+            assert_eq!(state([7; 32]).await, Ok(InvoiceState::Settled));
+        }
+    }
+}
+
 /// LND answers a path that it does not know with the code of an invoice that
 /// it does not know.
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use l402::{
     BackendErrorKind, ClnBackend, ClnConfig, ErrorKind, LndBackend, LndConfig, Network, PaymentBackend,
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -39,16 +40,7 @@ impl Server {
         key: &str,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Self {
-        let chain = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(file(&format!("{key}.key"))).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = provider.key_provider.load_private_key(key).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = Self::acceptor(certificate, key, versions);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let was_asked = Arc::new(AtomicBool::new(false));
@@ -59,18 +51,32 @@ impl Server {
                 let Ok(mut stream) = acceptor.accept(socket).await else { continue };
                 if matches!(stream.read_u8().await, Ok(b'G')) {
                     asked.store(true, Ordering::SeqCst);
-                    let body = r#"{"code":5,"message":"unable to locate invoice"}"#;
-                    let length = body.len();
-                    let head = format!(
-                        "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
-                    );
-                    drop(stream.write_all((head + body).as_bytes()).await);
+                    drop(stream.write_all(answer("connection: close\r\n").as_bytes()).await);
                     drop(stream.shutdown().await);
                 }
             }
         });
         Self { port, was_asked, task }
     }
+
+    fn acceptor(certificate: &str, key: &str, versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
+        let chain = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(file(&format!("{key}.key"))).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))));
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// As LND answers about an unknown invoice.
+fn answer(fields: &str) -> String {
+    let body = r#"{"code":5,"message":"unable to locate invoice"}"#;
+    format!("HTTP/1.1 404 Not Found\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())
 }
 
 impl Drop for Server {
@@ -121,6 +127,44 @@ async fn the_pinned_certificate_is_taken_and_no_other() {
         let health = LndBackend::new(config).unwrap().check_health().await.map_err(|error| error.kind());
         assert_eq!(health, told, "{server} at {host}, {pinned:?} is pinned");
         assert_eq!(node.was_asked.load(Ordering::SeqCst), told.is_ok(), "no macaroon reaches a stranger");
+    }
+}
+
+/// A request may be given a connection that another one leaves, while its own is
+/// still being made: that one goes on without it.
+#[tokio::test]
+async fn a_handshake_that_hangs_ends_though_nobody_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let acceptor = Server::acceptor("lnd", "lnd", rustls::ALL_VERSIONS);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let config = LndConfig::new(url, Network::Regtest, macaroon(&directory));
+    let node = LndBackend::new(config.with_certificate(file("lnd.pem"))).unwrap();
+    let ask = || {
+        let node = node.clone();
+        tokio::spawn(async move { node.check_health().await })
+    };
+
+    let first = ask();
+    let mut served = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+    read_request(&mut served).await;
+    let second = ask();
+    let (mut hanging, _) = listener.accept().await.unwrap();
+    served.write_all(answer("").as_bytes()).await.unwrap();
+    first.await.unwrap().unwrap();
+    read_request(&mut served).await;
+    served.write_all(answer("").as_bytes()).await.unwrap();
+    second.await.unwrap().unwrap();
+
+    tokio::time::pause();
+    let end = tokio::time::timeout(Duration::from_secs(60), hanging.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the client closes it");
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await.unwrap());
     }
 }
 
@@ -204,4 +248,18 @@ fn what_is_wrong_with_a_certificate_file_is_said_at_start() {
         assert_eq!(error.to_string(), format!("the certificate cannot be read from {}", missing.display()));
         assert!(error.source().expect("why").is::<std::io::Error>());
     }
+}
+
+/// What is pinned is not looked at there, and the macaroon is there to be read.
+#[test]
+fn a_certificate_for_an_address_without_tls_does_not_build() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LndConfig::new("http://node.example:8080", Network::Regtest, macaroon(&directory));
+    LndBackend::new(config.clone()).unwrap();
+    let error = LndBackend::new(config.with_certificate(file("lnd.pem"))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Backend);
+    assert_eq!(
+        error.to_string(),
+        "a certificate is given, and the address of the backend is `http://`: use `https://`"
+    );
 }

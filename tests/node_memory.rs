@@ -13,7 +13,7 @@ mod fault_server;
 use std::time::Duration;
 
 use fault_server::{FAULTS, FaultServer, SILENCES};
-use support::http_nodes::{Node, Site, nodes};
+use support::http_nodes::{Node, Site, nodes, relays};
 
 const ROUNDS: usize = 24;
 /// Most that the process may grow, beyond what the first rounds took.
@@ -28,7 +28,7 @@ fn resident() -> usize {
 
 #[tokio::test]
 async fn nodes_that_fail_do_not_grow_the_process() {
-    for Node { name, build, .. } in nodes() {
+    for Node { name, build, .. } in nodes().into_iter().chain(relays()) {
         let mut sites = Vec::new();
         for fault in FAULTS.into_iter().chain(SILENCES) {
             let server = FaultServer::start(fault).await;

@@ -1,4 +1,4 @@
-//! Every backend that speaks HTTP, over a server that fails in every way: the
+//! Every backend, over a server or relay that fails in every way: the
 //! client is answered 503 in time and sold nothing, and who has paid already
 //! is served as before.
 
@@ -21,7 +21,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
 use fault_server::{FAULTS, Fault, FaultServer, RETRY_AFTER, SILENCES};
-use support::http_nodes::{Node, Site, nodes};
+use support::http_nodes::{Node, Site, nodes, relays};
 
 /// How long a gate waits for a node here.
 const TIME_LIMIT: Duration = Duration::from_millis(300);
@@ -73,7 +73,7 @@ async fn meets(node: Arc<Node>, fault: Fault) {
 #[tokio::test]
 async fn whatever_a_node_does_the_client_is_answered_503_and_sold_nothing() {
     let mut cells = 0;
-    for node in nodes().into_iter().map(Arc::new) {
+    for node in nodes().into_iter().chain(relays()).map(Arc::new) {
         let mut silent = JoinSet::new();
         for fault in SILENCES {
             silent.spawn(meets(node.clone(), fault));
@@ -93,7 +93,7 @@ async fn a_node_that_is_not_there_is_a_503() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
-    for Node { name, build, secrets } in nodes() {
+    for Node { name, build, secrets } in nodes().into_iter().chain(relays()) {
         let site = Site::new(build(&url), TIME_LIMIT);
         let response = site.ask(None).await;
         is_an_outage(name, &response, "5", secrets);

@@ -118,7 +118,7 @@ async fn a_wallet_of_ones_own_can_be_trusted_with_preimages() {
         wallet.backend().capabilities(),
         Capabilities::custodian(Network::Regtest).with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000)
     );
-    let config = NwcConfig::new(wallet.uri(), Network::Regtest).with_trusted_preimages();
+    let config = NwcConfig::new(wallet.uri(), Network::Regtest).dangerous_trust_preimage();
     let backend = NwcBackend::new(config).unwrap();
     assert_eq!(
         backend.capabilities(),

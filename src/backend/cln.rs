@@ -119,10 +119,11 @@ impl ClnBackend {
     /// read or is none.
     pub fn new(config: ClnConfig) -> Result<Self, Error> {
         let ClnConfig { url, network, rune, certificate } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
-            base: base_url(&url)?,
+            base,
             rune: read_rune(&rune, "the rune")?,
             network,
             warnings: Arc::default(),

@@ -22,15 +22,21 @@ pub(super) fn base_url(text: &str) -> Result<String, Error> {
     if authority.contains('@') {
         return error("holds a password: give that apart");
     }
-    // `Uri` reads a host that is missing, and a port that is none as if there were none.
-    let host = uri.host().unwrap_or_default();
-    if host.is_empty() || (authority != host && uri.port_u16().is_none()) {
+    if !names_host(&uri) {
         return error("has no host, or a port that is none");
     }
     if uri.query().is_some() || base.contains('#') {
         return error("has a query or a fragment");
     }
     Ok(base.to_owned())
+}
+
+/// Whether a URL names a host, and no port or one that is a number: `Uri` reads
+/// a host that is missing, and any other port as if there were none.
+pub(super) fn names_host(uri: &Uri) -> bool {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    let host = uri.host().unwrap_or_default();
+    !host.is_empty() && (authority == host || uri.port_u16().is_some())
 }
 
 /// A header value that is never printed, or an error that does not show it.

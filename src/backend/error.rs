@@ -4,6 +4,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "_tls")]
+use http::{HeaderMap, header::RETRY_AFTER};
+
 /// Why a backend made no invoice, or did not say what became of one.
 pub struct BackendError {
     kind: BackendErrorKind,
@@ -33,6 +36,17 @@ pub enum BackendErrorKind {
     InvalidResponse,
     /// The backend failed.
     Backend,
+}
+
+#[cfg(feature = "_tls")]
+impl BackendErrorKind {
+    /// Of an answer 429: Retry-After in its form of seconds, which APIs use; an
+    /// hour at most.
+    pub(super) fn rate_limited(headers: &HeaderMap) -> Self {
+        let text = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let seconds = text.and_then(|text| text.trim().parse::<u64>().ok());
+        Self::RateLimited { retry_after: seconds.map(|seconds| Duration::from_secs(seconds.min(3_600))) }
+    }
 }
 
 impl BackendError {

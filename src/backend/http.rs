@@ -6,10 +6,13 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -18,6 +21,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tower_service::Service;
 use zeroize::Zeroizing;
 
 pub(super) use super::reach::Reach;
@@ -27,7 +31,7 @@ use super::{BackendError, BackendErrorKind};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How long a connection may take.
+/// How long a connection may take, with its TLS handshake.
 const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are kept open to one host while nobody asks, and for how
 /// long: less than a node does, so that no request meets one that it closes
@@ -38,7 +42,7 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     reach: Reach,
 }
 
@@ -57,7 +61,7 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE)
             .pool_idle_timeout(MAX_IDLE_TIME)
-            .build(connector);
+            .build(Connector(connector));
         Self { client, reach }
     }
 
@@ -87,6 +91,29 @@ impl Http {
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
+/// Connects in bounded time: the client goes on with a connection whose request
+/// was served by another one meanwhile, and nobody would end it.
+#[derive(Clone)]
+struct Connector(Encrypted);
+
+type Encrypted = HttpsConnector<HttpConnector<Resolver>>;
+
+impl Service<Uri> for Connector {
+    type Response = <Encrypted as Service<Uri>>::Response;
+    type Error = <Encrypted as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = tokio::time::timeout(CONNECT_TIME_LIMIT, self.0.call(uri));
+        let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        Box::pin(async move { connecting.await.map_err(|_| too_slow())? })
     }
 }
 
@@ -220,9 +247,7 @@ impl Answer {
     pub(super) fn error(&self) -> BackendError {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BackendErrorKind::Auth,
-            StatusCode::TOO_MANY_REQUESTS => {
-                BackendErrorKind::RateLimited { retry_after: retry_after(&self.headers) }
-            }
+            StatusCode::TOO_MANY_REQUESTS => BackendErrorKind::rate_limited(&self.headers),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 let what = format!("status {}: is the backend's address right?", self.status.as_u16());
                 return BackendError::new(BackendErrorKind::InvalidResponse, what);
@@ -243,12 +268,6 @@ impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
-}
-
-/// Retry-After in its form of seconds, which APIs use; an hour at most.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(3_600)))
 }
 
 #[cfg(test)]

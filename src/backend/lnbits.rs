@@ -9,6 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::config::{base_url, env, env_network, env_opt, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
@@ -68,7 +69,7 @@ pub struct LnbitsBackend {
 pub struct LnbitsConfig {
     url: String,
     network: Network,
-    invoice_key: String,
+    invoice_key: Zeroizing<String>,
     certificate: Option<PathBuf>,
 }
 
@@ -76,7 +77,8 @@ impl LnbitsConfig {
     /// The server's address, the network of its node, and the invoice key of
     /// the wallet ("Invoice/read key").
     pub fn new(url: impl Into<String>, network: Network, invoice_key: impl Into<String>) -> Self {
-        Self { url: url.into(), network, invoice_key: invoice_key.into(), certificate: None }
+        let invoice_key = Zeroizing::new(invoice_key.into());
+        Self { url: url.into(), network, invoice_key, certificate: None }
     }
 
     /// The server's own certificate, a file in PEM form: no other is trusted
@@ -106,10 +108,11 @@ impl LnbitsBackend {
     /// cannot be read.
     pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
         let LnbitsConfig { url, network, invoice_key, certificate } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
-            base: base_url(&url)?,
+            base,
             key: secret_header("the invoice key", &invoice_key)?,
             network,
         })

@@ -96,10 +96,11 @@ impl LndBackend {
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
         let LndConfig { url, network, macaroon, certificate, private_channels } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         Ok(Self {
             http: Http::new(trust, Reach::Any),
-            base: base_url(&url)?,
+            base,
             macaroon: read_macaroon(&macaroon)?,
             network,
             private_channels,
@@ -164,6 +165,7 @@ struct Created {
 
 #[derive(Deserialize)]
 struct Found {
+    r_hash: String,
     state: State,
 }
 
@@ -200,11 +202,7 @@ impl PaymentBackend for LndBackend {
             return Err(error_of(&answer));
         }
         let created: Created = answer.json()?;
-        let hash = STANDARD.decode(&created.r_hash).ok().and_then(|hash| <[u8; 32]>::try_from(hash).ok());
-        let hash = hash.ok_or_else(|| {
-            BackendError::new(BackendErrorKind::InvalidResponse, "`r_hash` is not 32 bytes in base64")
-        })?;
-        Ok(Invoice::from_bolt11(created.payment_request).with_payment_hash(hash.into()))
+        Ok(Invoice::from_bolt11(created.payment_request).with_payment_hash(read_hash(&created.r_hash)?))
     }
 
     async fn look_up(
@@ -217,7 +215,12 @@ impl PaymentBackend for LndBackend {
         if !answer.status.is_success() {
             return if is_unknown(&answer) { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
         }
-        Ok(match answer.json::<Found>()?.state {
+        let found: Found = answer.json()?;
+        if read_hash(&found.r_hash)? != payment_hash {
+            let what = "answer is about another invoice";
+            return Err(BackendError::new(BackendErrorKind::InvalidResponse, what));
+        }
+        Ok(match found.state {
             State::Open | State::Accepted => InvoiceState::Open,
             State::Settled => InvoiceState::Settled,
             State::Canceled => InvoiceState::Closed,
@@ -229,6 +232,13 @@ impl PaymentBackend for LndBackend {
     async fn check_health(&self) -> Result<(), BackendError> {
         self.look_up([0; 32].into(), None).await.map(drop)
     }
+}
+
+fn read_hash(text: &str) -> Result<PaymentHash, BackendError> {
+    let hash = STANDARD.decode(text).ok().and_then(|hash| <[u8; 32]>::try_from(hash).ok());
+    hash.map(PaymentHash::from_bytes).ok_or_else(|| {
+        BackendError::new(BackendErrorKind::InvalidResponse, "`r_hash` is not 32 bytes in base64")
+    })
 }
 
 /// Whether LND answers that it has no such invoice. Only the text tells: the

@@ -24,6 +24,17 @@ pub(super) enum Trust {
 }
 
 impl Trust {
+    /// Of the node at this address, with or without a certificate of its own.
+    pub(super) fn of(base_url: &str, certificate: Option<&Path>) -> Result<Self, Error> {
+        let Some(certificate) = certificate else { return Ok(Self::Public) };
+        // Nothing would look at it, and the credentials would be there to be read.
+        if base_url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://")) {
+            let what = "a certificate is given, and the address of the backend is `http://`: use `https://`";
+            return Err(Error::new(ErrorKind::Backend, what));
+        }
+        Self::pinned(certificate)
+    }
+
     /// The certificates of a PEM file, the only ones that are trusted.
     pub(super) fn pinned(path: &Path) -> Result<Self, Error> {
         let pem = read_file(path, "the certificate")?;

@@ -133,7 +133,8 @@ async fn look_up(
         Paid::Expired => "CANCELED",
     };
     Ok(Json(json!({
-        "memo": entry.description, "r_preimage": STANDARD.encode(entry.preimage_bytes()), "r_hash": hash,
+        "memo": entry.description, "r_preimage": STANDARD.encode(entry.preimage_bytes()),
+        "r_hash": STANDARD.encode(entry.preimage.payment_hash().as_bytes()),
         "value": (entry.amount_msat / 1000).to_string(), "value_msat": entry.amount_msat.to_string(),
         "settled": entry.state == Paid::Paid, "expiry": entry.expiry.to_string(), "state": state,
         "payment_request": entry.bolt11, "htlcs": [], "features": {},

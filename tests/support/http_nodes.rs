@@ -27,6 +27,11 @@ pub struct Node {
 #[cfg(feature = "cln")]
 const RUNE: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U9MA==";
 
+#[cfg(feature = "nwc")]
+const NWC_WALLET: &str = "b889ff5b1513b641e2a139f661a661364979c5beee91842f8f0ef42ab558e9d4";
+#[cfg(feature = "nwc")]
+const NWC_KEY: &str = "71a8c14c1407c113601079c4302dab36460f0ccd0ad506f1f2dc73b5100e4f3c";
+
 pub fn nodes() -> Vec<Node> {
     vec![
         Node {
@@ -82,6 +87,23 @@ pub fn nodes() -> Vec<Node> {
                 Arc::new(LndBackend::new(LndConfig::new(url, Network::Regtest, macaroon)).unwrap())
             },
             secrets: &["s3cret", "733363726574"],
+        },
+    ]
+}
+
+/// Every backend that speaks over a relay: its first words to it are HTTP too.
+pub fn relays() -> Vec<Node> {
+    vec![
+        #[cfg(feature = "nwc")]
+        Node {
+            name: "NWC",
+            build: |url| {
+                use l402::{NwcBackend, NwcConfig};
+                let (key, relay) = (NWC_KEY, url.replacen("http", "ws", 1));
+                let uri = format!("nostr+walletconnect://{NWC_WALLET}?relay={relay}&secret={key}");
+                Arc::new(NwcBackend::new(NwcConfig::new(uri, Network::Regtest)).unwrap())
+            },
+            secrets: &[NWC_KEY],
         },
     ]
 }

@@ -6,6 +6,7 @@ use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32, Hrp};
 use http::Uri;
 
+use crate::backend::config::names_host;
 use crate::error::{Error, ErrorKind};
 
 /// The endpoint that an address names: a Lightning address (LUD-16), `lnurl1…`
@@ -39,9 +40,8 @@ pub(super) fn is_same_host(a: &Uri, b: &Uri) -> bool {
 pub(super) fn absolute(text: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
-    let has_host = uri.host().is_some_and(|host| !host.is_empty());
     let has_password = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    (is_web && has_host && !has_password).then_some(uri)
+    (is_web && names_host(&uri) && !has_password).then_some(uri)
 }
 
 fn error(what: &str) -> Error {
@@ -164,6 +164,11 @@ mod tests {
             "ftp://pay.example/p",
             "https://bob:secret@pay.example/p",
             "https:///p",
+            "https://pay.example:/p",
+            "https://pay.example:99999/p",
+            "bob@pay.example:x",
+            "bob@pay.example:99999",
+            "bob@:8443",
             "lnurlp://",
             "lnurlw://pay.example/p",
             "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35",

@@ -255,7 +255,7 @@ fn unreached(error: &tungstenite::Error) -> BackendError {
         tungstenite::Error::Http(answer) => {
             let kind = match answer.status().as_u16() {
                 401 | 403 => BackendErrorKind::Auth,
-                429 => BackendErrorKind::RateLimited { retry_after: None },
+                429 => BackendErrorKind::rate_limited(answer.headers()),
                 _ => BackendErrorKind::Connect,
             };
             (kind, format!("relay answers status {}", answer.status().as_u16()))

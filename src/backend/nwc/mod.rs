@@ -51,7 +51,7 @@ const LOOKUP_INVOICE: &str = "lookup_invoice";
 /// Such a wallet may keep its users' balances on books of its own, so that a
 /// preimage proves nothing: the gate asks it about every token
 /// ([`Capabilities::custodian`]), unless
-/// [told otherwise](NwcConfig::with_trusted_preimages).
+/// [told otherwise](NwcConfig::dangerous_trust_preimage).
 ///
 /// One connection to the first relay that works serves all clones. It is made
 /// when it is needed, and ends a minute after the last call or with the last
@@ -78,14 +78,14 @@ pub struct NwcConfig {
     uri: Zeroizing<String>,
     network: Network,
     certificate: Option<PathBuf>,
-    trusts_preimages: bool,
+    trusts_preimage: bool,
 }
 
 impl NwcConfig {
     /// The connection URI that the wallet gives, `nostr+walletconnect://...`, a
     /// secret; and the network that the wallet is on.
     pub fn new(uri: impl Into<String>, network: Network) -> Self {
-        Self { uri: Zeroizing::new(uri.into()), network, certificate: None, trusts_preimages: false }
+        Self { uri: Zeroizing::new(uri.into()), network, certificate: None, trusts_preimage: false }
     }
 
     /// The certificate of a relay of one's own, in PEM form: no other is trusted
@@ -98,8 +98,8 @@ impl NwcConfig {
     /// Takes a preimage as proof of a payment, without asking the wallet. For a
     /// wallet on a Lightning node that serves you alone: on one that settles
     /// between its users, another user can have the preimage for nothing.
-    pub fn with_trusted_preimages(mut self) -> Self {
-        self.trusts_preimages = true;
+    pub fn dangerous_trust_preimage(mut self) -> Self {
+        self.trusts_preimage = true;
         self
     }
 }
@@ -111,10 +111,10 @@ impl NwcBackend {
     /// The connection URI is not one, or the certificate cannot be read; the
     /// error says what is wrong.
     pub fn new(config: NwcConfig) -> Result<Self, Error> {
-        let NwcConfig { uri, network, certificate, trusts_preimages } = config;
+        let NwcConfig { uri, network, certificate, trusts_preimage } = config;
         let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
         let wallet =
-            if trusts_preimages { Capabilities::node(network) } else { Capabilities::custodian(network) };
+            if trusts_preimage { Capabilities::node(network) } else { Capabilities::custodian(network) };
         Ok(Self {
             client: Client::new(Connection::parse(&uri)?, trust),
             capabilities: wallet.with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000),
@@ -253,7 +253,7 @@ impl fmt::Debug for NwcConfig {
         f.debug_struct("NwcConfig")
             .field("network", &self.network)
             .field("certificate", &self.certificate)
-            .field("trusts_preimages", &self.trusts_preimages)
+            .field("trusts_preimage", &self.trusts_preimage)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use http::Uri;
 use secp256k1::{Keypair, Secp256k1, SecretKey, XOnlyPublicKey};
 
+use crate::backend::config::names_host;
 use crate::error::{Error, ErrorKind};
 
 /// Most relays of a connection.
@@ -63,8 +64,10 @@ impl Relay {
             Some("ws") => false,
             _ => return Err(error("has a `relay` that does not begin with `wss://` or `ws://`")),
         };
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-        let authority = authority.ok_or_else(|| error("has a `relay` without a host, or with a password"))?;
+        let authority = uri.authority().filter(|it| names_host(&uri) && !it.as_str().contains('@'));
+        let authority = authority.ok_or_else(|| {
+            error("has a `relay` without a host, with a port that is none, or with a password")
+        })?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         Ok(Self { uri, host, port, is_tls })
@@ -145,6 +148,8 @@ mod tests {
             (format!("nostr+walletconnect://{WALLET}?relay=%zz&secret={SECRET}"), "no URL"),
             (format!("nostr+walletconnect://{WALLET}?relay=%f&secret={SECRET}"), "no URL"),
             (format!("nostr+walletconnect://{WALLET}?relay=wss://a:b@c.example&secret={SECRET}"), "password"),
+            (format!("nostr+walletconnect://{WALLET}?relay=wss://:7000&secret={SECRET}"), "without a host"),
+            (format!("nostr+walletconnect://{WALLET}?relay=wss://a.example:70000&secret={SECRET}"), "a port"),
         ] {
             let error = Connection::parse(&uri).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Backend);
