@@ -13,6 +13,7 @@ use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Events};
 use crate::exchange::{Exchange, RateSource};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
@@ -20,6 +21,7 @@ use crate::limit::Limits;
 use crate::offer::Offer;
 use crate::payment::{Payments, Policy};
 use crate::preimage::PaymentHash;
+use crate::watched::Watched;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ pub(crate) struct IssuerInner {
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
     pub(crate) exchange: Option<Exchange>,
+    pub(crate) events: Events,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -88,6 +91,7 @@ impl Issuer {
             challenge_lifetime: 5 * MINUTE,
             settlement: Policy::default(),
             exchange: None,
+            events: Events::default(),
             invoices_in_flight: 64,
             invoice_time_limit: Duration::from_secs(10),
         }
@@ -242,6 +246,7 @@ pub struct IssuerBuilder {
     challenge_lifetime: Duration,
     settlement: Policy,
     exchange: Option<Exchange>,
+    events: Events,
     invoices_in_flight: usize,
     invoice_time_limit: Duration,
 }
@@ -339,6 +344,36 @@ impl IssuerBuilder {
         self
     }
 
+    /// Calls the closure with everything that the issuer's gates do; nothing
+    /// unless set, and of several closures the last one counts.
+    ///
+    /// It is called in the midst of requests, and has to return at once: count,
+    /// or send into a channel, and leave what takes time to a task. A panic of
+    /// it changes nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use l402::{DevBackend, Event, Issuer, KeyRing, Network, RootKey};
+    ///
+    /// static BILLED: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new())
+    ///     .with_network(Network::Regtest)
+    ///     .on_event(|event| {
+    ///         if let Event::Challenge { amount_msat, .. } = event {
+    ///             BILLED.fetch_add(*amount_msat, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.events = Events::hooked(hook);
+        self
+    }
+
     /// The issuer.
     ///
     /// # Errors
@@ -361,7 +396,16 @@ impl IssuerBuilder {
         self.caveats.validate()?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
-        let meter = self.ledger.map(|ledger| {
+        let events = self.events;
+        let backend = if events.are_watched() {
+            Arc::new(Watched::new(self.backend, events.clone()))
+        } else {
+            self.backend
+        };
+        let ledger = self.ledger.map(|ledger| -> Arc<dyn Ledger> {
+            if events.are_watched() { Arc::new(Watched::new(ledger, events.clone())) } else { ledger }
+        });
+        let meter = ledger.map(|ledger| {
             Arc::new(Meter::new(ledger, self.clock.clone(), self.entropy.clone(), LEDGER_TIME_LIMIT))
         });
         Ok(Issuer(Arc::new(IssuerInner {
@@ -369,7 +413,7 @@ impl IssuerBuilder {
             ledger_instance,
             keys: ArcSwap::from_pointee(keys),
             revocations: Revocations::new(),
-            backend: self.backend,
+            backend,
             capabilities,
             meter,
             caveats: self.caveats,
@@ -379,6 +423,7 @@ impl IssuerBuilder {
             limits: Limits::new(self.invoices_in_flight.min(Semaphore::MAX_PERMITS), self.invoice_time_limit),
             payments: Payments::new(settlement),
             exchange: self.exchange,
+            events,
             names: Mutex::default(),
         })))
     }
