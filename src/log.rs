@@ -73,7 +73,9 @@ pub(crate) fn write(event: &Event<'_>) {
         }
         Event::BackendCall { call, outcome, latency, error } => {
             let (latency_us, cause) = (micros(latency), error.map(|error| text_of(error)));
-            let (level, more) = paced(level_of_call(error.is_some()), [call, outcome], "");
+            // That a backend has no health check is no outage.
+            let failed = error.is_some() && outcome != "unsupported";
+            let (level, more) = paced(level_of_call(failed), [call, outcome], "");
             line!(level, "backend call", call, outcome, latency_us, cause, more);
         }
         Event::LedgerCall { call, outcome, latency, error } => {
