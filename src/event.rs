@@ -34,7 +34,8 @@
 //! message, service and code (or call and outcome, or limit), one in 10 seconds
 //! stands there, and those between go to debug. `more` says how many those were.
 //!
-//! `cause` is the text of the error and its sources, at most 1,024 bytes.
+//! `cause` is the text of the error and its sources, at most 1,024 bytes. Those of
+//! this crate's backends and ledgers hold no secret; see that yours hold none.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

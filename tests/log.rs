@@ -9,8 +9,9 @@ mod faults;
 #[path = "support/svc.rs"]
 mod svc;
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 use std::time::Duration;
 
 use faults::{Fault, FaultyLedger, Op};
@@ -20,27 +21,34 @@ use svc::{Paid, Shop, call, inner, ok, request};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Id, Level, Metadata, Subscriber, span};
 
-/// Every line and span of the target `l402`, with its level and its fields.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+thread_local! {
+    /// Every line and span of the target `l402` on this thread, which is a test's
+    /// own, with its level and its fields.
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The subscriber of the process: one for each test would turn off for another
+/// what its own thread meets first.
+struct Log;
 
 impl Log {
-    fn take(&self) -> Vec<(Level, String)> {
-        std::mem::take(&mut self.0.lock().unwrap())
+    fn take() -> Vec<(Level, String)> {
+        LINES.take()
     }
 
     /// How many lines stand above debug, and the first of them.
-    fn loud(&self) -> (usize, Option<(Level, String)>) {
-        let loud: Vec<_> = self.take().into_iter().filter(|(level, _)| *level < Level::DEBUG).collect();
+    fn loud() -> (usize, Option<(Level, String)>) {
+        let loud: Vec<_> = Self::take().into_iter().filter(|(level, _)| *level < Level::DEBUG).collect();
         (loud.len(), loud.into_iter().next())
     }
+}
 
-    fn write(&self, metadata: &Metadata<'_>, record: impl FnOnce(&mut Fields)) {
-        let mut fields = Fields::default();
-        record(&mut fields);
-        if metadata.target() == "l402" {
-            self.0.lock().unwrap().push((*metadata.level(), format!("{}{}", fields.message, fields.others)));
-        }
+fn write(metadata: &Metadata<'_>, record: impl FnOnce(&mut Fields)) {
+    let mut fields = Fields::default();
+    record(&mut fields);
+    if metadata.target() == "l402" {
+        let line = format!("{}{}", fields.message, fields.others);
+        LINES.with_borrow_mut(|lines| lines.push((*metadata.level(), line)));
     }
 }
 
@@ -67,7 +75,7 @@ impl Subscriber for Log {
     }
 
     fn new_span(&self, span: &span::Attributes<'_>) -> Id {
-        self.write(span.metadata(), |fields| {
+        write(span.metadata(), |fields| {
             fields.message = format!("span {}", span.metadata().name());
             span.record(fields);
         });
@@ -79,7 +87,7 @@ impl Subscriber for Log {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        self.write(event.metadata(), |fields| event.record(fields));
+        write(event.metadata(), |fields| event.record(fields));
     }
 
     fn enter(&self, _: &Id) {}
@@ -87,14 +95,14 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
-    let log = Log::default();
-    (log.clone(), tracing::subscriber::set_default(log))
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
 }
 
 #[tokio::test]
 async fn a_purchase_and_its_use_are_logged_for_debugging() {
-    let (log, _guard) = listen();
+    listen();
     let shop = Shop::new();
     let gate = shop.gate("bought", Access::uses(3).within(HOUR));
     let credential = Paid::buy(&shop, &gate).await.credential();
@@ -113,13 +121,13 @@ async fn a_purchase_and_its_use_are_logged_for_debugging() {
         (Level::DEBUG, r#"settled service="bought" units=1 charged=true"#),
         (Level::TRACE, r#"ledger call call="commit" outcome="ok" latency_us"#),
     ];
-    assert_eq!(log.take(), expected.map(|(level, line)| (level, line.to_owned())));
+    assert_eq!(Log::take(), expected.map(|(level, line)| (level, line.to_owned())));
 }
 
 /// What anybody can cause as often as they like: the first line and no more.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_refusals_are_one_loud_line_in_ten_seconds() {
-    let (log, _guard) = listen();
+    listen();
     let ledger = FaultyLedger::new();
     let shop = Shop::with_ledger(ledger.clone());
     let failing = |name: &str, error: fn() -> PriceError| {
@@ -130,7 +138,7 @@ async fn a_thousand_refusals_are_one_loud_line_in_ten_seconds() {
     let (counted, pass) = (Paid::buy(&shop, &metered).await, Paid::buy(&shop, &rated).await);
     call(&mut ok().behind(&rated), request(Some(&pass.credential()))).await.unwrap();
     ledger.set(Op::Reserve, Some(Fault::Error));
-    log.take();
+    Log::take();
 
     let rows = [
         (
@@ -158,7 +166,7 @@ async fn a_thousand_refusals_are_one_loud_line_in_ten_seconds() {
                 call(&mut ok().behind(&gate), request(credential.as_ref())).await.unwrap();
             }
             let expected = (1, Some((level, format!("{line} more={more}"))));
-            assert_eq!(log.loud(), expected);
+            assert_eq!(Log::loud(), expected);
             tokio::time::advance(Duration::from_secs(10)).await;
         }
     }
@@ -167,7 +175,7 @@ async fn a_thousand_refusals_are_one_loud_line_in_ten_seconds() {
     for _ in 0..1_000 {
         call(&mut ok().behind(&metered), request(Some(&counted.credential()))).await.unwrap();
     }
-    let loud: Vec<_> = log.take().into_iter().filter(|(level, _)| *level < Level::DEBUG).collect();
+    let loud: Vec<_> = Log::take().into_iter().filter(|(level, _)| *level < Level::DEBUG).collect();
     let cause = r#"cause="ledger is unavailable: store is down" more=0"#;
     assert_eq!(
         loud,
@@ -180,7 +188,7 @@ async fn a_thousand_refusals_are_one_loud_line_in_ten_seconds() {
 
 #[tokio::test]
 async fn what_clients_do_wrong_is_never_loud() {
-    let (log, _guard) = listen();
+    listen();
     let shop = Shop::new();
     let gate = shop.gate("quiet", Access::once());
     let unsold = Offer::priced(|_| Err(PriceError::reject(StatusCode::NOT_FOUND)), Access::once());
@@ -197,34 +205,34 @@ async fn what_clients_do_wrong_is_never_loud() {
     ] {
         call(&mut ok().behind(gate), request(credential.as_ref())).await.unwrap();
     }
-    assert_eq!(log.loud(), (0, None));
+    assert_eq!(Log::loud(), (0, None));
 }
 
 #[tokio::test]
 async fn a_gate_in_dry_run_says_so_when_it_is_built_and_logs_what_it_would_refuse() {
-    let (log, _guard) = listen();
+    listen();
     let shop = Shop::new();
     let offer = Offer::new(Price::sat(1), Access::once());
     let gate = Gate::builder(&shop.issuer, "dry", offer).dangerous_dry_run().build().unwrap();
-    assert_eq!(log.take(), [(Level::WARN, r#"dry run service="dry""#.to_owned())]);
+    assert_eq!(Log::take(), [(Level::WARN, r#"dry run service="dry""#.to_owned())]);
     let free = inner(|_| http::Response::new(String::new()));
     call(&mut free.behind(&gate), request(None)).await.unwrap();
     let expected = [
         r#"would have refused service="dry" code="missing_credential""#,
         r#"admitted service="dry" basis="dry_run" units=0"#,
     ];
-    assert_eq!(log.take(), expected.map(|line| (Level::DEBUG, line.to_owned())));
+    assert_eq!(Log::take(), expected.map(|line| (Level::DEBUG, line.to_owned())));
 }
 
 #[tokio::test]
 async fn a_handler_without_a_gate_is_an_error() {
     use axum::response::IntoResponse as _;
 
-    let (log, _guard) = listen();
+    listen();
     for _ in 0..10 {
         assert_eq!(l402::MissingGate.into_response().status(), 500);
     }
-    let (n, line) = log.loud();
+    let (n, line) = Log::loud();
     let (level, line) = line.unwrap();
     assert_eq!((n, level), (1, Level::ERROR));
     assert!(

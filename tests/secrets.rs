@@ -382,8 +382,9 @@ async fn nothing_is_traced_and_a_fresh_token_is_in_its_own_challenge_alone() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    // The server runs on this thread.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Of all tests of this process: what another one has seen without a
+    // subscriber would be off for this one too.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let wallet = DevBackend::new();
     let backend = Logging { wallet: wallet.clone(), asked: Mutex::default() };
