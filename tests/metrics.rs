@@ -136,9 +136,9 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
         (r#"l402_ledger_seconds_count{call="commit",outcome="ok"}"#, 3.0),
         (r#"l402_ledger_seconds_count{call="release",outcome="ok"}"#, 1.0),
     ] {
-        assert_eq!(value(&metrics, series), Some(expected), "{series} in\n{metrics}");
+        assert_eq!(value(metrics, series), Some(expected), "{series} in\n{metrics}");
     }
-    assert_eq!(value(&metrics, r#"l402_admitted_msat_total{service="rated",offer="default"}"#), None);
+    assert_eq!(value(metrics, r#"l402_admitted_msat_total{service="rated",offer="default"}"#), None);
 
     for Metric { name, kind, labels, help, .. } in ALL {
         let kind = if kind == Kind::Counter { "counter" } else { "histogram" };
