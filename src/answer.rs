@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
+use crate::event::Event;
 use crate::gate::GateInner;
 use crate::offer::Offer;
 use crate::price::{Amount, Price, Unit};
@@ -48,7 +49,7 @@ impl StdError for Cause {
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) refusal: Refusal,
-    cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
 }
 
 impl Refused {
@@ -109,6 +110,7 @@ pub(crate) fn respond(
     refused: Refused,
     sold: Option<&Sold>,
 ) -> Response<Bytes> {
+    tell(gate, &refused, sold);
     let Refused { refusal, cause } = refused;
     // A 402 asks for a payment; where nothing is sold, the credential is refused.
     let status = match refusal.status() {
@@ -147,6 +149,15 @@ pub(crate) fn respond(
         response.extensions_mut().insert(cause);
     }
     response
+}
+
+fn tell(gate: &GateInner, refused: &Refused, sold: Option<&Sold>) {
+    let (events, service) = (&gate.issuer.0.events, &*gate.service);
+    events.refused(service, &refused.refusal, refused.cause.as_ref());
+    if let Some(Sold { offer, amount_msat, payment_hash, .. }) = sold {
+        let (amount_msat, payment_hash) = (*amount_msat, *payment_hash);
+        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash });
+    }
 }
 
 /// A gRPC response without a body: the status stands in the headers.

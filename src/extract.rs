@@ -52,6 +52,8 @@ pub struct MissingGate;
 
 impl IntoResponse for MissingGate {
     fn into_response(self) -> Response {
+        #[cfg(feature = "tracing")]
+        crate::log::without_gate(&self);
         let mut response = (StatusCode::INTERNAL_SERVER_ERROR, "the server is built wrong").into_response();
         response.extensions_mut().insert(self);
         response

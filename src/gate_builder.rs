@@ -9,6 +9,7 @@ use http::request::Parts;
 
 use crate::admission::ChargeOn;
 use crate::error::{Error, ErrorKind};
+use crate::event;
 use crate::gate::{Gate, GateInner};
 use crate::issuer::{Claim, Issuer};
 use crate::limit::{FreeRequests, Pool};
@@ -43,6 +44,7 @@ pub struct GateBuilder {
     forward_credential: bool,
     free_requests: Option<FreeRequests>,
     pool_size: usize,
+    dry_run: bool,
 }
 
 impl GateBuilder {
@@ -61,6 +63,7 @@ impl GateBuilder {
             forward_credential: false,
             free_requests: None,
             pool_size: 0,
+            dry_run: false,
         }
     }
 
@@ -228,6 +231,30 @@ impl GateBuilder {
         }
     }
 
+    /// **Gives everything away**: admits what the gate would refuse, unpaid, and
+    /// tells of it ([`Event::DryRun`](crate::Event::DryRun)), to see what a gate
+    /// would do to the clients of a service before it does it.
+    ///
+    /// The handler finds a [`Grant`](crate::Grant) of
+    /// [`Basis::DryRun`](crate::Basis::DryRun), which is not paid and knows of no
+    /// token. Everything that the gate would not admit is admitted so: no
+    /// credential, a broken or expired one, a pass above its rate, a use that
+    /// cannot be counted, a price that cannot be computed, an outage. What is
+    /// paid is admitted and debited as ever. Nothing is sold and the backend is
+    /// asked for no invoice, so what would have failed in a sale (a request that
+    /// cannot be bound, an outage of the backend) is not seen. A credential is
+    /// taken out of the headers, also where it cannot be told which of two: then
+    /// `Authorization` goes as a whole. The response is kept out of shared
+    /// caches, and otherwise left as it is. A CORS preflight is answered by the
+    /// gate as ever.
+    ///
+    /// Gates within one another are each in dry run or not: a gate further in
+    /// that is not refuses what this one let pass.
+    pub fn dangerous_dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
     /// The gate.
     ///
     /// # Errors
@@ -308,6 +335,9 @@ impl GateBuilder {
         if known.len() > 64 {
             return error("more than 64 capabilities".to_owned());
         }
+        if self.dry_run {
+            event::is_in_dry_run(service);
+        }
         Ok(Gate(Arc::new(GateInner {
             issuer: self.issuer,
             service: self.service.clone(),
@@ -323,6 +353,7 @@ impl GateBuilder {
             forward_credential: self.forward_credential,
             free_requests: self.free_requests,
             pool,
+            dry_run: self.dry_run,
         })))
     }
 }

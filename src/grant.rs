@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 use crate::ledger::Debit;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
+use crate::price::Amount;
 
 /// Proof that a gate admitted this request. A gate puts it into the request's
 /// extensions, and nothing else makes one (but `Grant::test`, for tests).
@@ -63,6 +64,8 @@ pub(crate) struct GrantedToken {
     pub(crate) payment_hash: PaymentHash,
     pub(crate) token_id: TokenId,
     pub(crate) valid_until: u64,
+    /// What it was sold for, where its offer is priced by the request.
+    pub(crate) sold_for: Option<Amount>,
     pub(crate) remaining: Option<u64>,
     pub(crate) tier: u8,
     pub(crate) capabilities: CapabilitySet,
@@ -94,13 +97,28 @@ pub enum Basis {
     /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
     /// lets the request pass.
     FreeIf,
+    /// The gate is in [dry run](crate::GateBuilder::dangerous_dry_run), and
+    /// would have refused the request.
+    DryRun,
 }
 
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
-            Self::FreePrice | Self::FreeIf | Self::FreeTier => false,
+            Self::FreePrice | Self::FreeIf | Self::FreeTier | Self::DryRun => false,
+        }
+    }
+
+    /// A stable name, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Preimage => "preimage",
+            Self::Settled => "settled",
+            Self::FreePrice => "free_price",
+            Self::FreeIf => "free_if",
+            Self::FreeTier => "free_tier",
+            Self::DryRun => "dry_run",
         }
     }
 
@@ -108,7 +126,7 @@ impl Basis {
     /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
         match self {
-            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier => true,
+            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier | Self::DryRun => true,
             Self::FreePrice => false,
         }
     }
@@ -309,6 +327,7 @@ impl TestGrant {
             payment_hash: [0; 32].into(),
             token_id: [0; 32].into(),
             valid_until: self.valid_until,
+            sold_for: None,
             remaining: self.remaining,
             tier: self.tier,
             capabilities: CapabilitySet { known: self.capabilities.into(), held: u64::MAX },

@@ -12,6 +12,7 @@ use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock, unix};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Events};
 use crate::exchange::{Exchange, RateSource};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
@@ -20,6 +21,7 @@ use crate::macaroon::Verified;
 use crate::offer::Offer;
 use crate::payment::{Payments, Policy};
 use crate::preimage::PaymentHash;
+use crate::watched::Watched;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ pub(crate) struct IssuerInner {
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
     pub(crate) exchange: Option<Exchange>,
+    pub(crate) events: Events,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -101,6 +104,7 @@ impl Issuer {
             settlement: Policy::default(),
             limits: limit::Config::default(),
             exchange: None,
+            events: Events::default(),
         }
     }
 
@@ -256,6 +260,7 @@ pub struct IssuerBuilder {
     settlement: Policy,
     pub(crate) limits: limit::Config,
     exchange: Option<Exchange>,
+    events: Events,
 }
 
 impl IssuerBuilder {
@@ -343,6 +348,36 @@ impl IssuerBuilder {
         self
     }
 
+    /// Calls the closure with everything that the issuer's gates do; nothing
+    /// unless set, and of several closures the last one counts.
+    ///
+    /// It is called in the midst of requests, and has to return at once: count,
+    /// or send into a channel, and leave what takes time to a task. A panic of
+    /// it changes nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use l402::{DevBackend, Event, Issuer, KeyRing, Network, RootKey};
+    ///
+    /// static BILLED: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new())
+    ///     .with_network(Network::Regtest)
+    ///     .on_event(|event| {
+    ///         if let Event::Challenge { amount_msat, .. } = event {
+    ///             BILLED.fetch_add(*amount_msat, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.events = Events::hooked(hook);
+        self
+    }
+
     /// The issuer.
     ///
     /// # Errors
@@ -366,7 +401,16 @@ impl IssuerBuilder {
         let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
-        let meter = self.ledger.map(|ledger| {
+        let events = self.events;
+        let backend = if events.are_watched() {
+            Arc::new(Watched::new(self.backend, events.clone()))
+        } else {
+            self.backend
+        };
+        let ledger = self.ledger.map(|ledger| -> Arc<dyn Ledger> {
+            if events.are_watched() { Arc::new(Watched::new(ledger, events.clone())) } else { ledger }
+        });
+        let meter = ledger.map(|ledger| {
             Arc::new(Meter::new(ledger, self.clock.clone(), self.entropy.clone(), LEDGER_TIME_LIMIT))
         });
         Ok(Issuer(Arc::new(IssuerInner {
@@ -374,7 +418,7 @@ impl IssuerBuilder {
             ledger_instance,
             keys: ArcSwap::from_pointee(keys),
             revocations: Revocations::new(),
-            backend: self.backend,
+            backend,
             capabilities,
             meter,
             caveats: self.caveats,
@@ -384,6 +428,7 @@ impl IssuerBuilder {
             limits,
             payments: Payments::new(settlement),
             exchange: self.exchange,
+            events,
             names: Mutex::default(),
         })))
     }

@@ -54,11 +54,13 @@
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
+//! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend or ledger of your own |
+//! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
 //! None is on by default, and none changes what the others do.
@@ -94,6 +96,7 @@ pub mod edges {
 }
 mod entropy;
 mod error;
+pub mod event;
 mod exchange;
 #[cfg(feature = "axum")]
 mod extract;
@@ -107,7 +110,12 @@ mod issuer;
 mod keys;
 pub mod ledger;
 mod limit;
+#[cfg(feature = "tracing")]
+mod log;
 pub mod macaroon;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod name;
 mod offer;
 #[cfg(feature = "axum")]
@@ -127,6 +135,7 @@ mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
 mod warn;
+mod watched;
 
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
@@ -163,6 +172,8 @@ pub use clock::FixedClock;
 pub use clock::{Clock, DAY, HOUR, MINUTE, SystemClock};
 pub use entropy::{Entropy, SystemEntropy};
 pub use error::{Error, ErrorKind};
+#[doc(inline)]
+pub use event::Event;
 pub use exchange::{ExchangeRate, RateSource};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]

@@ -214,6 +214,15 @@ impl Refusal {
         self.is_payable() || self.status() == StatusCode::UNAUTHORIZED
     }
 
+    /// The limit that was reached, by its name in events.
+    pub(crate) fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::RateLimited { .. } => Some("pass_rate"),
+            Self::Busy => Some("in_flight"),
+            _ => None,
+        }
+    }
+
     /// When to ask again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -210,6 +210,7 @@ impl GateInner {
             payment_hash: token.payment_hash(),
             token_id: token.token_id(),
             valid_until: claims.expiry.earliest,
+            sold_for: claims.max_price,
             remaining: None,
             tier: claims.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
