@@ -31,7 +31,7 @@ fn what_is_moved_on_every_request_is_small() {
         ("PriceError", size_of::<PriceError>(), 24),
         ("Price", size_of::<Price>(), 16),
         ("Grant", size_of::<Grant>(), 280),
-        ("Admission", size_of::<Admission>(), 448),
+        ("Admission", size_of::<Admission>(), 480),
         ("Macaroon", size_of::<Macaroon<'_>>(), 192),
         ("Body<Vec<u8>>", size_of::<Body<Vec<u8>>>(), 40),
     ] {
