@@ -7,6 +7,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, VARY};
 use http::{HeaderMap, Response, request, response};
 
 use crate::clock::unix;
+use crate::event::Event;
 use crate::gate::Gate;
 use crate::grant::Grant;
 use crate::ledger::{Debit, OnDrop, Reservation};
@@ -79,7 +80,7 @@ impl Admission {
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
-                Use { reservation, debit }
+                Use { gate: gate.clone(), reservation, debit }
             }),
         };
         Self { grant, settlement }
@@ -127,8 +128,24 @@ pub(crate) struct Settlement {
 
 #[derive(Debug)]
 struct Use {
+    gate: Gate,
     reservation: Reservation,
     debit: Debit,
+}
+
+impl Use {
+    fn end(mut self, end: OnDrop) {
+        self.reservation.on_drop(end);
+    }
+}
+
+/// However it ends, it is told of here.
+impl Drop for Use {
+    fn drop(&mut self) {
+        let (service, units, charged) =
+            (&*self.gate.0.service, self.debit.units, self.reservation.is_charged());
+        self.gate.0.issuer.0.events.tell(|| Event::Settlement { service, units, charged });
+    }
 }
 
 impl Settlement {
@@ -166,7 +183,7 @@ impl Settlement {
 
     pub(crate) fn release(self) {
         if let Some(used) = self.use_ {
-            used.reservation.release();
+            used.end(OnDrop::Release);
         }
     }
 
@@ -175,10 +192,10 @@ impl Settlement {
         if let Some(used) = self.use_ {
             if self.gate.0.charge_on.charges(&head) {
                 rate_limit(&mut head.headers, &self.gate, &used.debit, self.remaining.unwrap_or_default());
-                used.reservation.commit();
+                used.end(OnDrop::Commit);
             } else {
                 // What is left, the ledger decides: the next answer says it.
-                used.reservation.release();
+                used.end(OnDrop::Release);
             }
         }
         if self.is_private {

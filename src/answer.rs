@@ -10,9 +10,10 @@ use http::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
+use crate::event::Event;
 use crate::gate::GateInner;
 use crate::offer::Offer;
 use crate::price::{Amount, Price, Unit};
@@ -48,7 +49,7 @@ impl StdError for Cause {
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) refusal: Refusal,
-    cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
 }
 
 impl Refused {
@@ -77,12 +78,21 @@ pub(crate) fn preflight() -> Response<Bytes> {
     response
 }
 
+/// Whether a body is native gRPC's, which ends with trailers.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    grpc_protocol(headers) == Some("application/grpc")
+}
+
 /// The content type of the answer to a gRPC call, which is of the same
 /// protocol as the call; `None` for any other request.
 fn grpc_content_type(head: &Parts) -> Option<&'static str> {
-    let asked = head.headers.get(CONTENT_TYPE)?.as_bytes();
+    if head.method == Method::POST { grpc_protocol(&head.headers) } else { None }
+}
+
+fn grpc_protocol(headers: &HeaderMap) -> Option<&'static str> {
+    let asked = headers.get(CONTENT_TYPE)?.as_bytes();
     let begins = |with: &[u8]| asked.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
-    if head.method != Method::POST || !begins(b"application/grpc") {
+    if !begins(b"application/grpc") {
         None
     } else if begins(b"application/grpc-web-text") {
         Some("application/grpc-web-text+proto")
@@ -100,6 +110,7 @@ pub(crate) fn respond(
     refused: Refused,
     sold: Option<&Sold>,
 ) -> Response<Bytes> {
+    tell(gate, &refused, sold);
     let Refused { refusal, cause } = refused;
     // A 402 asks for a payment; where nothing is sold, the credential is refused.
     let status = match refusal.status() {
@@ -140,15 +151,30 @@ pub(crate) fn respond(
     response
 }
 
+fn tell(gate: &GateInner, refused: &Refused, sold: Option<&Sold>) {
+    let (events, service) = (&gate.issuer.0.events, &*gate.service);
+    events.refused(service, &refused.refusal, refused.cause.as_ref());
+    if let Some(Sold { offer, amount_msat, payment_hash, .. }) = sold {
+        let (amount_msat, payment_hash) = (*amount_msat, *payment_hash);
+        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash });
+    }
+}
+
 /// A gRPC response without a body: the status stands in the headers.
 fn trailers_only(content_type: &'static str, refusal: &Refusal) -> Response<Bytes> {
-    let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
     let mut response = Response::new(Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
-    headers.insert("grpc-message", HeaderValue::from_static(message));
+    *response.headers_mut() = trailers(refusal);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// What ends a gRPC response.
+pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let message = if refusal.is_payable() { "payment required" } else { refusal.detail() };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
 }
 
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in

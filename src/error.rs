@@ -29,6 +29,8 @@ pub enum ErrorKind {
     NoLedger,
     /// A ledger cannot be opened.
     Ledger,
+    /// The addresses of trusted proxies cannot be read, or are everybody's.
+    Proxies,
     /// A payment backend is not configured as it has to be: an address, a file,
     /// a credential, or a settlement that it cannot tell of.
     Backend,

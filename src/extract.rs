@@ -40,7 +40,10 @@ impl<S: Sync> OptionalFromRequestParts<S> for Grant {
 }
 
 /// A handler asks for a [`Grant`] and no gate stands before it: a 500, never
-/// free access. Put an [`L402Layer`](crate::L402Layer) on the route.
+/// free access. Put an [`L402Layer`](crate::L402Layer) on the route, or a
+/// [`Paid`](crate::Paid) before it in the handler. It stands in the extensions
+/// of the response, for a layer above to log; the client learns no more than
+/// that the server is built wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "handler extracts a `Grant` but no gate stands before it: add `.route_layer(L402Layer::new(gate))` to its route"
@@ -49,6 +52,8 @@ pub struct MissingGate;
 
 impl IntoResponse for MissingGate {
     fn into_response(self) -> Response {
+        #[cfg(feature = "tracing")]
+        crate::log::without_gate(&self);
         let mut response = (StatusCode::INTERNAL_SERVER_ERROR, "the server is built wrong").into_response();
         response.extensions_mut().insert(self);
         response

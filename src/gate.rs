@@ -7,7 +7,7 @@
 //! 4. caveats (`caveat/`), and what the gate requires
 //! 5. the price, where it depends on the request (`pricer.rs`)
 //! 6. the backend, where a preimage proves no payment (`payment.rs`)
-//! 7. the rate of a pass (`limit.rs`)
+//! 7. the rate of a pass (`limit/`)
 //! 8. the ledger, where uses are counted (`ledger/`)
 //!
 //! Steps 2 to 8 stand in `ruling.rs`, in this order.
@@ -26,12 +26,14 @@ use crate::answer::{self, Refused};
 use crate::caveat::Bound;
 use crate::credential::{self, Presented};
 use crate::error::Error;
+use crate::event::{self, Event};
 use crate::gate_builder::{Cost, FreeIf, GateBuilder, opens};
 use crate::grant::{Basis, Grant, Taken};
 use crate::issuer::{Claim, Issuer};
 use crate::ledger::{Debit, Reservation};
+use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
-use crate::price::{Amount, Price};
+use crate::price::{Amount, Price, Unit};
 use crate::refusal::Refusal;
 use crate::ruling::{Granted, Ruling};
 use crate::sale;
@@ -67,6 +69,9 @@ pub(crate) struct GateInner {
     pub(crate) free_if: Option<FreeIf>,
     pub(crate) charge_on: ChargeOn,
     pub(crate) forward_credential: bool,
+    pub(crate) free_requests: Option<FreeRequests>,
+    pub(crate) pool: Option<Arc<Pool>>,
+    pub(crate) dry_run: bool,
 }
 
 impl Gate {
@@ -129,7 +134,12 @@ impl Gate {
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
             _ => match credential::take(&mut head.headers) {
                 Ok(presented) => Bearer::of(presented),
-                Err(refusal) => return self.refuse(head, Bearer::of(None), refusal.into()).into(),
+                Err(refusal) => {
+                    if self.0.dry_run {
+                        credential::discard(&mut head.headers);
+                    }
+                    return self.refuse(head, Bearer::of(None), refusal.into()).into();
+                }
             },
         };
         if bearer.outer.is_none() && self.0.lets_pass(head) {
@@ -150,6 +160,10 @@ impl Gate {
 
     /// The steps that wait: pricer, backend and ledger.
     pub(crate) async fn decide(&self, head: &Parts, pending: Pending) -> Decided {
+        event::in_span("decide", &self.0.service, self.ask(head, pending)).await
+    }
+
+    async fn ask(&self, head: &Parts, pending: Pending) -> Decided {
         let unpriced = match pending {
             Pending::Unpriced(unpriced) => unpriced,
             Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
@@ -176,7 +190,7 @@ impl Gate {
             return Ok(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
         if !refused.refusal.is_payable() {
-            return Ok(self.answer(head, &bearer, refused));
+            return Ok(self.answer(head, bearer, refused));
         }
         let priced = match self.0.offer_for(head) {
             Ok(offer) => match offer.pricing.price(head) {
@@ -199,28 +213,40 @@ impl Gate {
             // What costs nothing needs no token.
             Ok((_, Price::Free)) => self.admitted(Granted::free(Basis::FreePrice), bearer, None),
             // A second payment would not mend what the first one did not open.
-            _ if bearer.outer.is_some() => self.answer(head, &bearer, refused),
+            _ if bearer.outer.is_some() => self.answer(head, bearer, refused),
+            Ok(_) if refused.refusal == Refusal::MissingCredential && self.0.takes_free_request(head) => {
+                self.admitted(Granted::free(Basis::FreeTier), bearer, None)
+            }
+            Ok(_) if self.0.dry_run => self.answer(head, bearer, refused),
             Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
-            Err(unpriced) => self.answer(head, &bearer, unpriced),
+            Err(unpriced) => self.answer(head, bearer, unpriced),
         }
     }
 
-    fn answer(&self, head: &Parts, bearer: &Bearer, refused: Refused) -> Decided {
+    fn answer(&self, head: &Parts, bearer: Bearer, refused: Refused) -> Decided {
         let refused = if bearer.outer.is_some() && refused.refusal.concerns_token() {
             Refused::because(Refusal::NestedGate, refused.refusal)
         } else {
             refused
         };
+        if self.0.dry_run {
+            let Refused { refusal, cause } = &refused;
+            self.0.issuer.0.events.would_refuse(&self.0.service, refusal, cause.as_ref());
+            return self.admitted(Granted::free(Basis::DryRun), bearer, None);
+        }
         Decided::Refused(answer::respond(&self.0, head, refused, None))
     }
 
     /// Asks the backend for an invoice, and answers with the challenge.
     pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
         let Payable { refused, offer, price } = payable;
-        match sale::sell(&self.0, head, &offer, price).await {
-            Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
-            Err(refused) => answer::respond(&self.0, head, refused, None),
-        }
+        let sale = async {
+            match sale::sell(&self.0, head, &offer, price).await {
+                Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
+                Err(refused) => answer::respond(&self.0, head, refused, None),
+            }
+        };
+        event::in_span("sell", &self.0.service, sale).await
     }
 
     fn admitted(&self, granted: Granted, bearer: Bearer, reserved: Option<(Reservation, Debit)>) -> Decided {
@@ -231,8 +257,9 @@ impl Gate {
                 token.remaining = outer.remaining;
             }
         }
-        let service = self.0.service.clone();
-        let grant = Grant { service, basis, token, taken, presented: bearer.presented };
+        let (service, clock) = (self.0.service.clone(), self.0.issuer.0.clock.clone());
+        let grant = Grant { service, basis, token, taken, presented: bearer.presented, clock };
+        self.0.tell_admission(&grant, reserved.as_ref().map(|(_, debit)| debit));
         Decided::Admitted(Admission::new(self, grant, reserved))
     }
 }
@@ -328,9 +355,42 @@ impl GateInner {
         self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
     }
 
+    /// Whether the request is one of those that its client has free, and
+    /// counts it.
+    fn takes_free_request(&self, head: &Parts) -> bool {
+        let issuer = &*self.issuer.0;
+        self.free_requests
+            .is_some_and(|free| issuer.limits.take_free(free, &self.service, head, issuer.clock.now()))
+    }
+
     /// Whether the gate lets this request pass, whatever it costs.
     fn lets_pass(&self, head: &Parts) -> bool {
         self.free_if.as_ref().is_some_and(|free_if| free_if.holds(head))
+    }
+
+    fn tell_admission(&self, grant: &Grant, debit: Option<&Debit>) {
+        self.issuer.0.events.tell(|| Event::Admission {
+            service: &self.service,
+            offer: grant.offer(),
+            basis: grant.basis,
+            units: debit.map_or(0, |debit| debit.units),
+            remaining: grant.remaining(),
+            worth_msat: debit.and_then(|debit| self.worth_msat(grant, debit)),
+        });
+    }
+
+    /// The part of its token's price that a debit uses up.
+    fn worth_msat(&self, grant: &Grant, debit: &Debit) -> Option<u64> {
+        let token = grant.token.as_ref()?;
+        let price = match token.sold_for {
+            Some(price) => price,
+            None => match self.offers.iter().find(|offer| offer.id == token.offer)?.pricing.fixed()? {
+                Price::Amount(price) => price,
+                Price::Free => return None,
+            },
+        };
+        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.limit.max(1));
+        (price.unit() == Unit::Msat).then(|| u64::try_from(msat).unwrap_or(u64::MAX))
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 
 use crate::admission::ChargeOn;
 use crate::error::{Error, ErrorKind};
+use crate::event;
 use crate::gate::{Gate, GateInner};
 use crate::issuer::{Claim, Issuer};
+use crate::limit::{FreeRequests, Pool};
 use crate::name;
 use crate::offer::Offer;
 use crate::price::{Price, Unit};
@@ -19,6 +22,10 @@ use crate::sale;
 /// invoice, and so stays below the 8 KiB that proxies allow for headers; and
 /// its holder has as much again for caveats of their own.
 const MAX_SOLD: usize = 2048;
+
+/// Most invoices that a gate keeps ready: under 5 MiB where they are as long as
+/// they may be, and a tenth of that as nodes make them.
+const MAX_POOL: usize = 1024;
 
 /// Configures a [`Gate`]. Clones build gates of the same service.
 #[derive(Clone, Debug)]
@@ -35,6 +42,9 @@ pub struct GateBuilder {
     free_if: Option<FreeIf>,
     charge_on: ChargeOn,
     forward_credential: bool,
+    free_requests: Option<FreeRequests>,
+    pool_size: usize,
+    dry_run: bool,
 }
 
 impl GateBuilder {
@@ -51,6 +61,9 @@ impl GateBuilder {
             free_if: None,
             charge_on: ChargeOn::NotServerError,
             forward_credential: false,
+            free_requests: None,
+            pool_size: 0,
+            dry_run: false,
         }
     }
 
@@ -58,6 +71,13 @@ impl GateBuilder {
     /// offer that is enough for the gate; the body lists all that are.
     pub fn add_offer(mut self, offer: Offer) -> Self {
         self.offers.push(Arc::new(offer));
+        self
+    }
+
+    /// Sells this offer in place of those so far. Of those, what is to be
+    /// honoured still is added again, behind it.
+    pub fn with_offer(mut self, offer: Offer) -> Self {
+        self.offers = vec![Arc::new(offer)];
         self
     }
 
@@ -142,12 +162,105 @@ impl GateBuilder {
         self
     }
 
+    /// Lets every client have `n` requests for nothing before it is asked to
+    /// pay, in each window of this length, which begins with the client's first
+    /// one. The gates of a service that are built with the same numbers count
+    /// together; each process counts for itself.
+    ///
+    /// Only requests without a credential are free and counted. The handler
+    /// finds a [`Grant`](crate::Grant) of [`Basis::FreeTier`](crate::Basis::FreeTier)
+    /// that is not paid, and the response is kept from shared caches as a paid
+    /// one is. It has no `RateLimit` fields: those tell of what a token has left.
+    ///
+    /// **The client has to be known**: by the address of the connection, which
+    /// the server has to give ([`PeerAddr`](crate::PeerAddr)), or as the issuer
+    /// was told ([`with_trusted_proxies`](crate::IssuerBuilder::with_trusted_proxies),
+    /// [`with_client`](crate::IssuerBuilder::with_client)). Where it is not,
+    /// nothing is free; nor where 65,536 clients of the issuer are within
+    /// their windows. Behind a proxy that nobody named all clients are one.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use l402::{Access, DAY, DevBackend, Gate, Issuer, Offer, Price};
+    /// # let issuer = Issuer::dev(&DevBackend::new());
+    /// let offer = Offer::new(Price::sat(21), Access::uses(100));
+    /// let gate = Gate::builder(&issuer, "forecast", offer).with_free_requests(5, DAY).build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn with_free_requests(mut self, n: u32, per: Duration) -> Self {
+        self.free_requests = Some(FreeRequests::new(n, per));
+        self
+    }
+
+    /// Keeps up to this many invoices ready, at most 1,024 and none unless
+    /// set, so that a challenge does not wait for the backend. They are of the
+    /// offer that the gate sells, which has to have a fixed price, and each gate
+    /// has its own.
+    ///
+    /// Only use fills the pool: each challenge has up to two invoices made, so
+    /// the first after a quiet hour still waits. An invoice is handed out once,
+    /// with at least half of its time to pay left; what grows older is thrown
+    /// away, so the backend makes up to three invoices for a challenge. All of
+    /// them count against [`with_server_challenges`](crate::IssuerBuilder::with_server_challenges).
+    /// The token is made when it is handed out, but carries the moment at which
+    /// its invoice was asked for.
+    pub fn with_invoice_pool(mut self, size: usize) -> Self {
+        self.pool_size = size;
+        self
+    }
+
+    /// The pool of the offer that the gate sells a request of the fewest units.
+    fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
+        let error = |what: &str| {
+            Err(Error::new(ErrorKind::Offer, format!("gate `{}`: the pool of invoices {what}", self.service)))
+        };
+        if self.pool_size == 0 {
+            return Ok(None);
+        }
+        if self.pool_size > MAX_POOL {
+            return error(&format!("is larger than {MAX_POOL}"));
+        }
+        let mut enough =
+            self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least));
+        match enough.next() {
+            Some(offer) if matches!(offer.pricing.fixed(), Some(Price::Amount(_))) => {
+                Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size))))
+            }
+            _ => error("needs an offer of a fixed price"),
+        }
+    }
+
+    /// **Gives everything away**: admits what the gate would refuse, unpaid, and
+    /// tells of it ([`Event::DryRun`](crate::Event::DryRun)), to see what a gate
+    /// would do to the clients of a service before it does it.
+    ///
+    /// The handler finds a [`Grant`](crate::Grant) of
+    /// [`Basis::DryRun`](crate::Basis::DryRun), which is not paid and knows of no
+    /// token. Everything that the gate would not admit is admitted so: no
+    /// credential, a broken or expired one, a pass above its rate, a use that
+    /// cannot be counted, a price that cannot be computed, an outage. What is
+    /// paid is admitted and debited as ever. Nothing is sold and the backend is
+    /// asked for no invoice, so what would have failed in a sale (a request that
+    /// cannot be bound, an outage of the backend) is not seen. A credential is
+    /// taken out of the headers, also where it cannot be told which of two: then
+    /// `Authorization` goes as a whole. The response is kept out of shared
+    /// caches, and otherwise left as it is. A CORS preflight is answered by the
+    /// gate as ever.
+    ///
+    /// Gates within one another are each in dry run or not: a gate further in
+    /// that is not refuses what this one let pass.
+    pub fn dangerous_dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
     /// The gate.
     ///
     /// # Errors
     /// A name is not allowed or taken, the offers contradict each other or
-    /// what the gate requires, a token would be too long, or uses are to be
-    /// counted without a ledger.
+    /// what the gate requires, a token would be too long, uses are to be counted
+    /// without a ledger, or invoices kept ready of a price that changes.
     pub fn build(self) -> Result<Gate, Error> {
         let service = &self.service;
         name::validate(service)?;
@@ -209,6 +322,7 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
+        let pool = self.pool(least)?;
         let mut known: Vec<_> = self
             .offers
             .iter()
@@ -220,6 +334,9 @@ impl GateBuilder {
         known.dedup();
         if known.len() > 64 {
             return error("more than 64 capabilities".to_owned());
+        }
+        if self.dry_run {
+            event::is_in_dry_run(service);
         }
         Ok(Gate(Arc::new(GateInner {
             issuer: self.issuer,
@@ -234,6 +351,9 @@ impl GateBuilder {
             free_if: self.free_if,
             charge_on: self.charge_on,
             forward_credential: self.forward_credential,
+            free_requests: self.free_requests,
+            pool,
+            dry_run: self.dry_run,
         })))
     }
 }

@@ -1,13 +1,17 @@
 //! The proof that a gate admitted a request.
 
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clock::Clock;
 use crate::credential::Presented;
+use crate::deadline::Deadline;
 use crate::ledger::Debit;
 use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
+use crate::price::Amount;
 
 /// Proof that a gate admitted this request. A gate puts it into the request's
 /// extensions, and nothing else makes one (but `Grant::test`, for tests).
@@ -20,6 +24,8 @@ pub struct Grant {
     pub(crate) taken: Taken,
     /// Kept for a gate further in, which judges it again.
     pub(crate) presented: Option<Presented>,
+    /// By which the token expires.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// What was taken from a token for a request.
@@ -58,6 +64,8 @@ pub(crate) struct GrantedToken {
     pub(crate) payment_hash: PaymentHash,
     pub(crate) token_id: TokenId,
     pub(crate) valid_until: u64,
+    /// What it was sold for, where its offer is priced by the request.
+    pub(crate) sold_for: Option<Amount>,
     pub(crate) remaining: Option<u64>,
     pub(crate) tier: u8,
     pub(crate) capabilities: CapabilitySet,
@@ -83,16 +91,34 @@ pub enum Basis {
     Settled,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
+    /// It is one of the requests that the client has free: see
+    /// [`GateBuilder::with_free_requests`](crate::GateBuilder::with_free_requests).
+    FreeTier,
     /// The closure of [`GateBuilder::free_if`](crate::GateBuilder::free_if)
     /// lets the request pass.
     FreeIf,
+    /// The gate is in [dry run](crate::GateBuilder::dangerous_dry_run), and
+    /// would have refused the request.
+    DryRun,
 }
 
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
             Self::Preimage | Self::Settled => true,
-            Self::FreePrice | Self::FreeIf => false,
+            Self::FreePrice | Self::FreeIf | Self::FreeTier | Self::DryRun => false,
+        }
+    }
+
+    /// A stable name, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Preimage => "preimage",
+            Self::Settled => "settled",
+            Self::FreePrice => "free_price",
+            Self::FreeIf => "free_if",
+            Self::FreeTier => "free_tier",
+            Self::DryRun => "dry_run",
         }
     }
 
@@ -100,7 +126,7 @@ impl Basis {
     /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
         match self {
-            Self::Preimage | Self::Settled | Self::FreeIf => true,
+            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier | Self::DryRun => true,
             Self::FreePrice => false,
         }
     }
@@ -146,6 +172,48 @@ impl Grant {
     /// The first moment at which the token is no longer good.
     pub fn expires_at(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.token.as_ref()?.valid_until))
+    }
+
+    /// Completes when the token is no longer good, by the issuer's clock; never
+    /// for a request that cost nothing. A connection that outlives its request
+    /// ends with it:
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+    /// use axum::response::Response;
+    /// use l402::Grant;
+    ///
+    /// async fn ticks(upgrade: WebSocketUpgrade, grant: Grant) -> Response {
+    ///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
+    ///         loop {
+    ///             tokio::select! {
+    ///                 () = grant.expired() => break,
+    ///                 Some(Ok(message)) = socket.recv() => { socket.send(message).await.ok(); }
+    ///                 else => break,
+    ///             }
+    ///         }
+    ///     })
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::any(ticks));
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropped, nothing is lost: ask again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub async fn expired(&self) {
+        match self.deadline() {
+            Some(mut deadline) => poll_fn(|cx| deadline.poll(cx)).await,
+            None => pending().await,
+        }
+    }
+
+    /// When the token is no longer good; `None` without one.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        Some(Deadline::new(self.clock.clone(), self.expires_at()?))
     }
 
     /// The tier of the token; 0 without one.
@@ -259,6 +327,7 @@ impl TestGrant {
             payment_hash: [0; 32].into(),
             token_id: [0; 32].into(),
             valid_until: self.valid_until,
+            sold_for: None,
             remaining: self.remaining,
             tier: self.tier,
             capabilities: CapabilitySet { known: self.capabilities.into(), held: u64::MAX },
@@ -269,6 +338,7 @@ impl TestGrant {
             token: Some(token),
             taken: Taken::Pass,
             presented: None,
+            clock: Arc::new(crate::SystemClock),
         }
     }
 }

@@ -3,23 +3,25 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 
 use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
-use crate::clock::{Clock, MINUTE, SystemClock};
+use crate::clock::{Clock, MINUTE, SystemClock, unix};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Events};
 use crate::exchange::{Exchange, RateSource};
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revocation, Revocations};
-use crate::limit::Limits;
+use crate::limit::{self, Limits};
+use crate::macaroon::Verified;
 use crate::offer::Offer;
 use crate::payment::{Payments, Policy};
 use crate::preimage::PaymentHash;
+use crate::watched::Watched;
 
 /// How long a ledger operation may take before the request is refused.
 const LEDGER_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ pub(crate) struct IssuerInner {
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
     pub(crate) exchange: Option<Exchange>,
+    pub(crate) events: Events,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -71,6 +74,18 @@ impl IssuerInner {
     /// The ledger's, or this process's own where there is no ledger.
     pub(crate) fn revocations(&self) -> &Revocations {
         self.meter.as_ref().map_or(&self.revocations, |meter| meter.ledger.revocations())
+    }
+}
+
+impl IssuerInner {
+    /// Answers the challenge of this token to nobody any more.
+    pub(crate) fn forget_pending(&self, token: &Verified<'_>, now: SystemTime) {
+        let Some(reuse) = &self.limits.reuse else { return };
+        // One that is older cannot be pending, and costs no lock.
+        let oldest = token.token_id().issued_at().saturating_add(self.challenge_lifetime.as_secs() + 60);
+        if unix(now) <= oldest {
+            reuse.forget(token.payment_hash());
+        }
     }
 }
 
@@ -87,9 +102,9 @@ impl Issuer {
             entropy: Arc::new(SystemEntropy),
             challenge_lifetime: 5 * MINUTE,
             settlement: Policy::default(),
+            limits: limit::Config::default(),
             exchange: None,
-            invoices_in_flight: 64,
-            invoice_time_limit: Duration::from_secs(10),
+            events: Events::default(),
         }
     }
 
@@ -101,7 +116,9 @@ impl Issuer {
     #[cfg(feature = "dev")]
     #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
     pub fn dev(wallet: &crate::DevBackend) -> Self {
-        eprintln!("l402: development issuer: regtest play money, a fresh key, uses counted in memory");
+        crate::warn::warn(format_args!(
+            "development issuer: regtest play money, a fresh key, uses counted in memory"
+        ));
         Self::builder(KeyRing::new(crate::RootKey::generate()), wallet.clone())
             .with_network(Network::Regtest)
             .with_ledger(crate::MemoryLedger::new())
@@ -241,9 +258,9 @@ pub struct IssuerBuilder {
     entropy: Arc<dyn Entropy>,
     challenge_lifetime: Duration,
     settlement: Policy,
+    pub(crate) limits: limit::Config,
     exchange: Option<Exchange>,
-    invoices_in_flight: usize,
-    invoice_time_limit: Duration,
+    events: Events,
 }
 
 impl IssuerBuilder {
@@ -331,11 +348,33 @@ impl IssuerBuilder {
         self
     }
 
-    /// How many invoices may be asked for at once, and how long each may take:
-    /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
-    pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
-        self.invoices_in_flight = in_flight;
-        self.invoice_time_limit = time_limit;
+    /// Calls the closure with everything that the issuer's gates do; nothing
+    /// unless set, and of several closures the last one counts.
+    ///
+    /// It is called in the midst of requests, and has to return at once: count,
+    /// or send into a channel, and leave what takes time to a task. A panic of
+    /// it changes nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "dev")] {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use l402::{DevBackend, Event, Issuer, KeyRing, Network, RootKey};
+    ///
+    /// static BILLED: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), DevBackend::new())
+    ///     .with_network(Network::Regtest)
+    ///     .on_event(|event| {
+    ///         if let Event::Challenge { amount_msat, .. } = event {
+    ///             BILLED.fetch_add(*amount_msat, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), l402::Error>(())
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.events = Events::hooked(hook);
         self
     }
 
@@ -343,8 +382,8 @@ impl IssuerBuilder {
     ///
     /// # Errors
     /// The backend takes payments on another network or cannot say what was
-    /// paid where that is needed, two keys have the same id, or a condition has
-    /// a name that is not allowed.
+    /// paid where that is needed, two keys have the same id, a condition has a
+    /// name that is not allowed, or the ranges of proxies cannot be read.
     pub fn build(self) -> Result<Issuer, Error> {
         let capabilities = self.backend.capabilities();
         if capabilities.network() != self.network {
@@ -359,9 +398,19 @@ impl IssuerBuilder {
         }
         let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
+        let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
-        let meter = self.ledger.map(|ledger| {
+        let events = self.events;
+        let backend = if events.are_watched() {
+            Arc::new(Watched::new(self.backend, events.clone()))
+        } else {
+            self.backend
+        };
+        let ledger = self.ledger.map(|ledger| -> Arc<dyn Ledger> {
+            if events.are_watched() { Arc::new(Watched::new(ledger, events.clone())) } else { ledger }
+        });
+        let meter = ledger.map(|ledger| {
             Arc::new(Meter::new(ledger, self.clock.clone(), self.entropy.clone(), LEDGER_TIME_LIMIT))
         });
         Ok(Issuer(Arc::new(IssuerInner {
@@ -369,16 +418,17 @@ impl IssuerBuilder {
             ledger_instance,
             keys: ArcSwap::from_pointee(keys),
             revocations: Revocations::new(),
-            backend: self.backend,
+            backend,
             capabilities,
             meter,
             caveats: self.caveats,
             clock: self.clock,
             entropy: self.entropy,
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
-            limits: Limits::new(self.invoices_in_flight.min(Semaphore::MAX_PERMITS), self.invoice_time_limit),
+            limits,
             payments: Payments::new(settlement),
             exchange: self.exchange,
+            events,
             names: Mutex::default(),
         })))
     }

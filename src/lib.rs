@@ -35,25 +35,32 @@
 //! | inner service | called with a [`Grant`] in its extensions | |
 //! | settle | the use is charged, or given back after a server error | |
 //!
-//! Every 402 carries a fresh challenge; no other answer carries an invoice.
+//! Every 402 carries a fresh challenge; no other answer carries an invoice. Who
+//! asks for too many is answered 429: see
+//! [`IssuerBuilder::with_client_challenges`] for the limits, and for what the
+//! server has to tell of its clients.
 //! [`Refusal`] has the whole table.
+//!
+//! Streams, uploads, other layers, odd paths, shutdown: [`edges`] says what happens there.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | [`Grant`] as an extractor |
+//! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
+//! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend or ledger of your own |
+//! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
 //! None is on by default, and none changes what the others do.
@@ -80,8 +87,16 @@ mod clock;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
 mod credential;
+mod deadline;
+#[cfg(doc)]
+pub mod edges {
+    //! Behaviour at the edges.
+    //!
+    #![doc = include_str!("edges.md")]
+}
 mod entropy;
 mod error;
+pub mod event;
 mod exchange;
 #[cfg(feature = "axum")]
 mod extract;
@@ -95,9 +110,16 @@ mod issuer;
 mod keys;
 pub mod ledger;
 mod limit;
+#[cfg(feature = "tracing")]
+mod log;
 pub mod macaroon;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod name;
 mod offer;
+#[cfg(feature = "axum")]
+mod paid;
 mod payment;
 mod preimage;
 mod price;
@@ -107,9 +129,13 @@ mod refusal;
 mod ruling;
 mod sale;
 pub mod service;
+#[cfg(feature = "axum")]
+mod settle;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
+mod warn;
+mod watched;
 
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
@@ -146,6 +172,8 @@ pub use clock::FixedClock;
 pub use clock::{Clock, DAY, HOUR, MINUTE, SystemClock};
 pub use entropy::{Entropy, SystemEntropy};
 pub use error::{Error, ErrorKind};
+#[doc(inline)]
+pub use event::Event;
 pub use exchange::{ExchangeRate, RateSource};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
@@ -168,13 +196,21 @@ pub use ledger::RedisLedger;
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
+pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use offer::{Access, Offer};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use paid::Paid;
 pub use preimage::{HexError, PaymentHash, Preimage};
 pub use price::{Amount, Currency, Price, PriceOutOfRange, Unit};
 pub use pricer::{PriceError, Pricer};
 pub use refusal::{Malformed, Refusal};
 #[doc(inline)]
 pub use service::{L402, L402Layer};
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use settle::{Settle, SettleFuture, SettleLayer};
 
 #[cfg(all(doctest, feature = "axum", feature = "dev", feature = "sqlite", feature = "test-util"))]
 #[doc = include_str!("../README.md")]

@@ -14,7 +14,7 @@ use crate::answer::Refused;
 use crate::backend::{self, BackendError, Capabilities, InvoiceState, PaymentBackend};
 use crate::clock::{Clock, unix};
 use crate::error::{Error, ErrorKind};
-use crate::limit::Limits;
+use crate::limit::{ClientId, Limits};
 use crate::preimage::PaymentHash;
 use crate::recent::Recent;
 use crate::refusal::Refusal;
@@ -75,6 +75,8 @@ pub(crate) struct Unconfirmed {
     pub(crate) payment_hash: PaymentHash,
     pub(crate) handle: Option<String>,
     pub(crate) has_preimage: bool,
+    /// Who shows a token without its preimage, as anybody can.
+    pub(crate) client: Option<ClientId>,
 }
 
 impl Payments {
@@ -88,12 +90,14 @@ impl Payments {
         payment_hash: PaymentHash,
         handle: Option<&str>,
         has_preimage: bool,
+        client: impl FnOnce() -> Option<ClientId>,
     ) -> Option<Unconfirmed> {
         let must_ask = self.policy.strict || !has_preimage;
         (must_ask && !self.settled().contains(payment_hash)).then(|| Unconfirmed {
             payment_hash,
             handle: handle.map(str::to_owned),
             has_preimage,
+            client: if has_preimage { None } else { client() },
         })
     }
 
@@ -121,7 +125,12 @@ impl Payments {
             state
         } else {
             // Anybody has a token without a preimage for the asking.
-            let _place = if payment.has_preimage { None } else { Some(limits.enter().ok_or(Refusal::Busy)?) };
+            let _place = if payment.has_preimage {
+                None
+            } else {
+                limits.take_look_up(payment.client, clock.now())?;
+                Some(limits.enter().ok_or(Refusal::Busy)?)
+            };
             let look_up = backend.look_up(hash, payment.handle.as_deref());
             let state = backend::call(LOOK_UP_TIME_LIMIT, look_up).await?;
             *last = Some((state, unix(clock.now())));

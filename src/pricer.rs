@@ -175,7 +175,7 @@ impl PriceError {
     }
 
     /// What the price depends on cannot be asked just now: answered 503 with
-    /// Retry-After.
+    /// Retry-After. The cause is for the operator's log; it must hold no secret.
     pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { answer: Answer::Unavailable, source: Some(cause.into()) }
     }
@@ -184,7 +184,8 @@ impl PriceError {
         Self::failed("pricer panicked")
     }
 
-    /// The price could not be computed: answered 500.
+    /// The price could not be computed: answered 500. The cause is for the
+    /// operator's log; it must hold no secret.
     pub fn failed(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { answer: Answer::Failed, source: Some(cause.into()) }
     }

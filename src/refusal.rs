@@ -75,6 +75,13 @@ pub enum Refusal {
         retry_after: Duration,
     },
 
+    /// The client, or all clients together, asked for too many challenges:
+    /// this one carries none.
+    TooManyChallenges {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+
     /// The Lightning node or wallet did not give a usable invoice, or did not
     /// say whether one was paid.
     BackendUnavailable {
@@ -161,6 +168,7 @@ impl Refusal {
             Self::NotForSale(status) => (status.as_u16(), 3, "not_for_sale", "what the request names is not for sale"),
 
             Self::RateLimited { .. } => (429, 8, "rate_limited", "the pass is used more often than its rate allows"),
+            Self::TooManyChallenges { .. } => (429, 8, "too_many_challenges", "too many invoices were asked for; wait, or send the token of one that was paid"),
 
             Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "the Lightning backend cannot be asked just now"),
             Self::PaymentPending { .. } => (503, 14, "payment_pending", "the payment of the token has not arrived yet"),
@@ -206,12 +214,22 @@ impl Refusal {
         self.is_payable() || self.status() == StatusCode::UNAUTHORIZED
     }
 
+    /// The limit that was reached, by its name in events.
+    pub(crate) fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::RateLimited { .. } => Some("pass_rate"),
+            Self::Busy => Some("in_flight"),
+            _ => None,
+        }
+    }
+
     /// When to ask again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::BackendUnavailable { retry_after }
             | Self::PaymentPending { retry_after }
-            | Self::RateLimited { retry_after } => Some(*retry_after),
+            | Self::RateLimited { retry_after }
+            | Self::TooManyChallenges { retry_after } => Some(*retry_after),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER),
             _ => None,
         }

@@ -74,6 +74,7 @@ impl GateInner {
             return Err(Refusal::from(Malformed::NoPreimage).into());
         }
         let token = macaroon::verify(&credential.macaroon, credential.preimage.as_ref(), &keys)?;
+        issuer.forget_pending(&token, now);
         if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
             return Err(Refusal::Revoked.into());
         }
@@ -110,7 +111,12 @@ impl GateInner {
                 taken: debit.map_or(Taken::Pass, Taken::of),
             },
             unpriced,
-            unconfirmed: issuer.payments.unconfirmed(token.payment_hash(), claims.handle, has_preimage),
+            unconfirmed: issuer.payments.unconfirmed(
+                token.payment_hash(),
+                claims.handle,
+                has_preimage,
+                || issuer.limits.client(head),
+            ),
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
             debit,
         })
@@ -163,7 +169,7 @@ impl GateInner {
     fn check_rate(&self, ruling: &Ruling) -> Result<(), Refusal> {
         let Some((token, rate)) = ruling.rate else { return Ok(()) };
         let issuer = &*self.issuer.0;
-        let checked = issuer.limits.rates.check(token, rate, issuer.clock.now());
+        let checked = issuer.limits.take_pass(token, rate, issuer.clock.now());
         checked.map_err(|retry_after| Refusal::RateLimited { retry_after })
     }
 
@@ -204,6 +210,7 @@ impl GateInner {
             payment_hash: token.payment_hash(),
             token_id: token.token_id(),
             valid_until: claims.expiry.earliest,
+            sold_for: claims.max_price,
             remaining: None,
             tier: claims.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },

@@ -1,6 +1,6 @@
 //! Selling: from a request that could not be admitted to a challenge.
 //!
-//! limit, backend, mint.
+//! pending challenge, limits, ready invoice or backend, mint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::entropy::random;
 use crate::exchange;
 use crate::gate::GateInner;
 use crate::invoice::{self, CheckedInvoice, InvoiceError, MAX_HANDLE};
-use crate::issuer::IssuerInner;
-use crate::limit;
+use crate::issuer::{Issuer, IssuerInner};
+use crate::limit::{self, ClientId, Ready, Refill};
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
-use crate::price::Amount;
+use crate::price::{Amount, Unit};
 use crate::refusal::Refusal;
 
 /// Shortest time in which an invoice can be paid, in seconds.
@@ -30,7 +30,7 @@ const MIN_LIFETIME: u64 = 30;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A challenge, and what the buyer is told about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sold {
     pub(crate) challenge: Challenge,
     /// The id of the offer that the invoice buys.
@@ -58,9 +58,18 @@ pub(crate) async fn sell(
     let bound = issuer.caveats.bind_to(head)?;
     gate.requires_bound(&bound)?;
 
-    let place = issuer.limits.enter().ok_or(Refusal::Busy)?;
-    let price_msat = exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?;
-    let now = unix(issuer.clock.now());
+    // Whoever has asked too often is turned away before anything is made.
+    let client = issuer.limits.take_client(head, issuer.clock.now())?;
+    let price_msat = match price.unit() {
+        Unit::Msat => price.value(),
+        // Whoever waits for a rate waits among those who ask for an invoice.
+        Unit::Minor(_) => {
+            let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+            exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?
+        }
+    };
+
+    let now = issuer.clock.now();
     let keys = issuer.keys.load_full();
     let key = keys.signing(offer.is_metered());
     let duration = offer.access.duration().as_secs();
@@ -69,27 +78,49 @@ pub(crate) async fn sell(
     let mut minted = Minted::new(&gate.service, offer, price, 0, bound);
     // In place of the one that comes with the invoice, to be counted.
     minted.handle = needs_handle(&issuer.capabilities).then(String::new);
-    let count = u8::try_from(minted.caveats().len()).expect("the gate was built for at most 32 caveats");
-    let token_id = TokenId::new(key.id(), now, count, random(&*issuer.entropy));
-    // Nobody pays for a token that is revoked already.
-    for service in std::iter::once(&*gate.service).chain(offer.also_opens.iter().map(String::as_str)) {
-        if issuer.revocations().would_revoke(token_id, service) {
-            return Err(Refusal::Misconfigured.into());
-        }
-    }
+    let caveats = minted.caveats();
+    let count = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");
     let ask = InvoiceRequest {
         amount_msat: price_msat.next_multiple_of(issuer.capabilities.step_msat()),
         description: offer.title.clone().unwrap_or_else(|| gate.service.to_string()),
         expiry: Duration::from_secs(lifetime),
         service: gate.service.to_string(),
         offer: offer.id.to_string(),
-        token_id,
+        token_id: TokenId::new(key.id(), unix(now), count, random(&*issuer.entropy)),
     };
-    let invoice = ask_backend(issuer, &ask).await?;
-    drop(place);
+    // Nobody pays for a token that is revoked already.
+    let services = || std::iter::once(&*gate.service).chain(offer.also_opens.iter().map(String::as_str));
+    if services().any(|service| issuer.revocations().would_revoke(ask.token_id, service)) {
+        return Err(Refusal::Misconfigured.into());
+    }
+    let is_revoked = |hash: PaymentHash, token_id: TokenId| {
+        services().any(|service| issuer.revocations().contains(hash, token_id, service))
+    };
+
+    let pending =
+        issuer.limits.reuse.as_ref().and_then(|reuse| Some((reuse, reuse.key(head, &ask, &caveats)?)));
+    if let Some((reuse, key)) = pending {
+        let sold = reuse.get(key, unix(now));
+        if let Some(sold) = sold.filter(|sold| !is_revoked(sold.payment_hash, sold.token_id())) {
+            issuer.limits.give_back(client);
+            return Ok(sold);
+        }
+    }
+    let pool = gate.pool.as_ref().filter(|pool| pool.offer == offer.id);
+    let ready = pool.and_then(|pool| {
+        let is_revoked = |ready: &Ready| is_revoked(ready.invoice.payment_hash, ready.token_id);
+        pool.take(ask.amount_msat, ask.token_id, unix(now), is_revoked)
+    });
+    let refills = pool.into_iter().flat_map(|pool| pool.refill(unix(now)));
+    refills.for_each(|refill| start(&gate.issuer, refill, &ask));
+    let ready = match ready {
+        Some(ready) => ready,
+        None => make(issuer, ask, client).await?,
+    };
 
     // As long as the invoice can be paid, by the node's clock: who pays in time
     // gets all that was sold.
+    let Ready { token_id, amount_msat, invoice } = ready;
     let pay_by = invoice.expires_at;
     let valid_until = pay_by.saturating_add(duration);
     minted.valid_until = valid_until;
@@ -98,16 +129,53 @@ pub(crate) async fn sell(
     let root = key.root(&identifier.to_bytes());
     let token =
         mint(&*root, &identifier, minted.caveats()).expect("the gate was built for tokens within the caps");
-    Ok(Sold {
+    let sold = Sold {
         challenge: Challenge::new(token, invoice.bolt11),
         offer: offer.id.clone(),
         payment_hash: invoice.payment_hash,
         price,
         price_msat,
-        amount_msat: ask.amount_msat,
+        amount_msat,
         pay_by,
         valid_until,
-    })
+    };
+    if let Some((reuse, key)) = pending {
+        reuse.remember(key, &sold, unix(issuer.clock.now()));
+    }
+    Ok(sold)
+}
+
+impl Sold {
+    fn token_id(&self) -> TokenId {
+        self.challenge.token().identifier().token_id
+    }
+}
+
+/// Has an invoice made for a client that waits for it.
+async fn make(issuer: &IssuerInner, ask: InvoiceRequest, client: Option<ClientId>) -> Result<Ready, Refused> {
+    issuer.limits.take_server(client, issuer.clock.now())?;
+    let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+    let invoice = ask_backend(issuer, &ask).await?;
+    Ok(Ready { token_id: ask.token_id, amount_msat: ask.amount_msat, invoice })
+}
+
+/// Has an invoice made for whoever comes next. It is given up at the first
+/// limit or failure: a later use starts another.
+fn start(issuer: &Issuer, refill: Refill, ask: &InvoiceRequest) {
+    let like = ask.token_id;
+    let random = random(&*issuer.0.entropy);
+    let token_id = TokenId::new(like.key_id(), like.issued_at(), like.minted(), random);
+    let (issuer, ask) = (issuer.clone(), InvoiceRequest { token_id, ..ask.clone() });
+    tokio::spawn(async move {
+        match make(&issuer.0, ask, None).await {
+            Ok(ready) => refill.put(ready),
+            Err(Refused { refusal: Refusal::BackendUnavailable { retry_after }, .. }) => {
+                refill.fail(unix(issuer.0.clock.now()).saturating_add(retry_after.as_secs().max(1)));
+            }
+            // A limit is reached. It is not the backend that failed.
+            Err(_) => {}
+        }
+    });
 }
 
 async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<CheckedInvoice, BackendError> {

@@ -24,6 +24,8 @@ impl Shop {
         let clock = FixedClock::at(NOW);
         let wallet = DevBackend::with_clock(clock.clone());
         let issuer = Issuer::builder(KeyRing::new(key(1)), wallet.clone())
+            // Its clock stands still, and more is refused than a server sells at once.
+            .with_server_challenges(u64::MAX, l402::MINUTE)
             .with_network(Network::Regtest)
             .with_ledger(MemoryLedger::new())
             .with_clock(clock.clone())

@@ -82,6 +82,8 @@ impl World {
         let clock = FixedClock::at(NOW);
         let node = TestNode::new(Network::Regtest, &clock);
         let issuer = Issuer::builder(KeyRing::new(RootKey::new(KEY).unwrap()), node.clone())
+            // Its clock stands still, and more is refused than a server sells at once.
+            .with_server_challenges(u64::MAX, l402::MINUTE)
             .with_network(Network::Regtest)
             .with_ledger(MemoryLedger::new())
             .with_caveats(registry())

@@ -382,21 +382,32 @@ async fn nothing_is_traced_and_a_fresh_token_is_in_its_own_challenge_alone() {
         .with_ansi(false)
         .with_writer(log.clone())
         .finish();
-    // The server runs on this thread.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Of all tests of this process: what another one has seen without a
+    // subscriber would be off for this one too.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let wallet = DevBackend::new();
     let backend = Logging { wallet: wallet.clone(), asked: Mutex::default() };
     let issuer = Issuer::builder(KeyRing::new(RootKey::new(KEY).unwrap()), backend)
         .with_network(Network::Regtest)
         .with_ledger(MemoryLedger::new())
+        .on_event(|event| tracing::trace!(?event, "from the hook"))
         .build()
         .unwrap();
-    let gate = Gate::new(&issuer, "svc", Offer::new(Price::sat(1), Access::uses(2).within(HOUR))).unwrap();
+    let offer = Offer::new(Price::sat(1), Access::uses(2).within(HOUR));
+    let gate = Gate::builder(&issuer, "svc", offer.clone()).build().unwrap();
+    // Its log is of the same credentials, and its handler prints what it is handed.
+    let dry = Gate::builder(&issuer, "dry", offer).dangerous_dry_run().build().unwrap();
     let app = Router::new()
         .route("/", get(async |grant: Grant| format!("{grant:?}")).route_layer(from_fn(log_request)))
         .route_layer(L402Layer::new(gate))
-        .route_layer(from_fn(log_answer));
+        .route_layer(from_fn(log_answer))
+        .route(
+            "/dry",
+            get(async |grant: Grant| format!("{grant:?}"))
+                .route_layer(from_fn(log_request))
+                .route_layer(L402Layer::new(dry)),
+        );
     let server = serve(app).await;
 
     // Answers, each with the token that it sold.
@@ -421,6 +432,9 @@ async fn nothing_is_traced_and_a_fresh_token_is_in_its_own_challenge_alone() {
     for lines in &lines {
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
         answers.push(server.get("/", &lines).await);
+        let dry = server.get("/dry", &lines).await;
+        assert_eq!(dry.status, 200);
+        answers.push(dry);
     }
     let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
@@ -431,6 +445,19 @@ async fn nothing_is_traced_and_a_fresh_token_is_in_its_own_challenge_alone() {
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for seen in ["above the gate", "below the gate", "asked the wallet", "Sensitive", "svc", "tired"] {
         assert!(log.contains(seen), "{seen} was logged: {log}");
+    }
+    for event in ["Challenge", "Admission", "Refusal", "DryRun", "Settlement", "BackendCall", "LedgerCall"] {
+        assert!(log.contains(&format!("from the hook event={event} {{")), "{event} was told: {log}");
+    }
+    #[cfg(feature = "tracing")]
+    for line in [
+        r#"l402: refused service="svc" code="wrong_preimage""#,
+        r#"l402: refused service="svc" code="backend_unavailable" cause="backend failed: the wallet is tired""#,
+        r#"l402: would have refused service="dry""#,
+        "l402: admitted",
+        "l402: challenge",
+    ] {
+        assert!(log.contains(line), "{line} was logged: {log}");
     }
     presented.assert_not_in(&log, "the log");
 

@@ -15,8 +15,8 @@ use l402::macaroon::{Identifier, Macaroon};
 use l402::service::Body;
 use l402::{
     Admission, Caveat, CaveatRegistry, Challenge, ChargeOn, DevBackend, Error, FixedClock, Gate, GateBuilder,
-    Grant, Issuer, IssuerBuilder, KeyRing, L402, L402Layer, MemoryLedger, Offer, PaymentHash, Preimage,
-    Price, PriceError, Refusal, RootKey,
+    Grant, Issuer, IssuerBuilder, KeyRing, L402, L402Layer, MemoryLedger, Offer, Paid, PaymentHash, Preimage,
+    Price, PriceError, Refusal, RootKey, Settle, SettleFuture, SettleLayer,
 };
 use tower_service::Service;
 
@@ -30,10 +30,10 @@ fn what_is_moved_on_every_request_is_small() {
         ("Error", size_of::<Error>(), 48),
         ("PriceError", size_of::<PriceError>(), 24),
         ("Price", size_of::<Price>(), 16),
-        ("Grant", size_of::<Grant>(), 256),
+        ("Grant", size_of::<Grant>(), 272),
         ("Admission", size_of::<Admission>(), 448),
         ("Macaroon", size_of::<Macaroon<'_>>(), 192),
-        ("Body<Vec<u8>>", size_of::<Body<Vec<u8>>>(), 32),
+        ("Body<Vec<u8>>", size_of::<Body<Vec<u8>>>(), 40),
     ] {
         assert!(size <= most, "{name} has {size} bytes, over {most}");
     }
@@ -64,11 +64,16 @@ fn public_types_are_shared_between_threads() {
     shared::<Macaroon<'static>>();
     shared::<MemoryLedger>();
     shared::<Offer>();
+    shared::<Paid>();
     shared::<PaymentHash>();
     shared::<Preimage>();
     shared::<PriceError>();
     shared::<Refusal>();
     shared::<RootKey>();
+    shared::<Settle<()>>();
+    shared::<SettleFuture<()>>();
+    shared::<SettleLayer>();
+    shared::<Body<Vec<u8>>>();
 }
 
 type Answer = Result<Response<String>, Infallible>;
@@ -109,5 +114,7 @@ where
 #[test]
 fn the_future_is_send_where_the_inner_one_is_and_else_need_not_be() {
     has_send_future::<L402<Inner<Sent>>, String>();
+    has_send_future::<Settle<Inner<Sent>>, String>();
     is_service::<L402<Inner<Local>>, Rc<()>>();
+    is_service::<Settle<Inner<Local>>, Rc<()>>();
 }

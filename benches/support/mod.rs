@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use l402::macaroon::Macaroon;
-use l402::{Access, DevBackend, Gate, Issuer, KeyRing, MemoryLedger, Network, Offer, Price, RootKey};
+use l402::{Access, DevBackend, Gate, Issuer, KeyRing, MINUTE, MemoryLedger, Network, Offer, Price, RootKey};
 use sha2::{Digest, Sha256};
 
 type HmacSha256 = Hmac<Sha256>;
@@ -20,6 +20,8 @@ pub(crate) fn gate(access: Access) -> Gate {
     let issuer = Issuer::builder(keys, DevBackend::new())
         .with_network(Network::Regtest)
         .with_ledger(MemoryLedger::new())
+        // One that is measured asks more often than any client.
+        .with_server_challenges(u64::MAX, MINUTE)
         .build()
         .expect("the backend's network");
     Gate::new(&issuer, "forecast", Offer::new(Price::sat(21), access)).expect("a first gate")

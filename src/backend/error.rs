@@ -50,8 +50,8 @@ impl BackendErrorKind {
 }
 
 impl BackendError {
-    /// An error of this kind. The cause is shown to the operator alone; it
-    /// must hold no secret.
+    /// An error of this kind. The cause is shown to the operator alone, in a
+    /// log; it must hold no secret.
     pub fn new(kind: BackendErrorKind, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind, source: Some(cause.into()) }
     }

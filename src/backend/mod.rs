@@ -325,6 +325,19 @@ pub enum InvoiceState {
     Unknown,
 }
 
+impl InvoiceState {
+    /// The name in events.
+    #[cfg(any(feature = "tracing", feature = "metrics"))]
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Settled => "settled",
+            Self::Closed => "closed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// The beginning of a text, of at most `max` bytes.
 #[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc"))]
 fn shortened(text: &str, max: usize) -> &str {

@@ -147,12 +147,9 @@ impl Reservation {
         self.on_drop = Some(on_drop);
     }
 
-    pub(crate) fn commit(mut self) {
-        self.on_drop(OnDrop::Commit);
-    }
-
-    pub(crate) fn release(mut self) {
-        self.on_drop(OnDrop::Release);
+    /// Whether it is charged when it ends now.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.on_drop == Some(OnDrop::Commit)
     }
 
     fn forget(mut self) {

@@ -154,7 +154,8 @@ pub struct OpenReservation {
 pub struct LedgerError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl LedgerError {
-    /// Wraps the cause, which is shown to the operator alone.
+    /// Wraps the cause, which is shown to the operator alone, in a log; it must
+    /// hold no secret.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }

@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::admission::{Admission, Settlement};
+use crate::deadline::Deadline;
 use crate::gate::{Decided, Gate, Payable, Pending};
 
 use super::Body;
@@ -33,8 +35,8 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwned]
     enum State<S, F, B> {
-        Undecided { decision: Decision, ready: S, body: B },
-        Admitted { #[pin] response: F, settlement: Option<Settlement> },
+        Undecided { decision: Decision, cut: bool, ready: S, body: B },
+        Admitted { #[pin] response: F, settlement: Option<Settlement>, deadline: Option<Deadline> },
         Payable { sale: Sale },
         Answered { response: Response<Bytes> },
         Done,
@@ -42,12 +44,12 @@ pin_project! {
 }
 
 impl<S, F, B> ResponseFuture<S, F, B> {
-    pub(super) fn undecided(gate: Gate, head: Parts, pending: Pending, ready: S, body: B) -> Self {
+    pub(super) fn undecided(gate: Gate, cut: bool, head: Parts, pending: Pending, ready: S, body: B) -> Self {
         let decision = Box::pin(async move {
             let decided = gate.decide(&head, pending).await;
             (gate, head, decided)
         });
-        Self { state: State::Undecided { decision, ready, body } }
+        Self { state: State::Undecided { decision, cut, ready, body } }
     }
 
     pub(super) fn payable(gate: Gate, head: Parts, payable: Payable) -> Self {
@@ -60,14 +62,14 @@ impl<S, F, B> ResponseFuture<S, F, B> {
 
     /// A request that the gate let pass without a grant.
     pub(super) fn forwarded(response: F) -> Self {
-        Self { state: State::Admitted { response, settlement: None } }
+        Self { state: State::Admitted { response, settlement: None, deadline: None } }
     }
 
-    pub(super) fn admitted(admission: Admission, inner: &mut S, head: Parts, body: B) -> Self
+    pub(super) fn admitted(admission: Admission, cut: bool, inner: &mut S, head: Parts, body: B) -> Self
     where
         S: Service<Request<B>, Future = F>,
     {
-        Self { state: State::admitted(admission, inner, head, body) }
+        Self { state: State::admitted(admission, cut, inner, head, body) }
     }
 }
 
@@ -76,17 +78,18 @@ impl<S, F, B> State<S, F, B> {
         Self::Payable { sale: Box::pin(async move { gate.sell(&head, payable).await }) }
     }
 
-    fn admitted(admission: Admission, inner: &mut S, mut head: Parts, body: B) -> Self
+    fn admitted(admission: Admission, cut: bool, inner: &mut S, mut head: Parts, body: B) -> Self
     where
         S: Service<Request<B>, Future = F>,
     {
         admission.forward_credential(&mut head);
         let (grant, mut settlement) = admission.into_parts();
+        let deadline = if cut { grant.deadline() } else { None };
         head.extensions.insert(grant);
         settlement.until_inner_returns();
         let response = inner.call(Request::from_parts(head, body));
         settlement.until_response();
-        Self::Admitted { response, settlement: Some(settlement) }
+        Self::Admitted { response, settlement: Some(settlement), deadline }
     }
 }
 
@@ -103,13 +106,15 @@ where
             match state.as_mut().project() {
                 StateProj::Undecided { decision, .. } => {
                     let (gate, head, decided) = ready!(decision.as_mut().poll(cx));
-                    let StateOwned::Undecided { mut ready, body, .. } =
+                    let StateOwned::Undecided { cut, mut ready, body, .. } =
                         state.as_mut().project_replace(State::Done)
                     else {
                         unreachable!("the state was matched above")
                     };
                     state.set(match decided {
-                        Decided::Admitted(admission) => State::admitted(admission, &mut ready, head, body),
+                        Decided::Admitted(admission) => {
+                            State::admitted(admission, cut, &mut ready, head, body)
+                        }
                         Decided::Refused(response) => State::Answered { response },
                         Decided::Payable(payable) => State::payable(gate, head, payable),
                     });
@@ -119,7 +124,7 @@ where
                     state.set(State::Done);
                     return Poll::Ready(Ok(response.map(Body::gate)));
                 }
-                StateProj::Admitted { response, settlement } => {
+                StateProj::Admitted { response, settlement, deadline } => {
                     if let Some(settlement) = settlement {
                         settlement.until_inner_returns();
                     }
@@ -132,11 +137,13 @@ where
                             return Poll::Pending;
                         }
                     };
-                    let settlement = settlement.take();
+                    let (settlement, deadline) = (settlement.take(), deadline.take());
                     state.set(State::Done);
                     return Poll::Ready(match (result, settlement) {
-                        (Ok(response), Some(settlement)) => Ok(settlement.settle(response).map(Body::inner)),
-                        (Ok(response), None) => Ok(response.map(Body::inner)),
+                        (Ok(response), Some(settlement)) => {
+                            Ok(with_body(settlement.settle(response), deadline))
+                        }
+                        (Ok(response), None) => Ok(with_body(response, deadline)),
                         (Err(error), settlement) => {
                             if let Some(settlement) = settlement {
                                 settlement.fail();
@@ -155,6 +162,16 @@ where
             }
         }
     }
+}
+
+fn with_body<B>(response: Response<B>, deadline: Option<Deadline>) -> Response<Body<B>> {
+    let (head, body) = response.into_parts();
+    let body = match deadline {
+        // A length that was promised is kept.
+        Some(deadline) if !head.headers.contains_key(CONTENT_LENGTH) => Body::cut(&head, body, deadline),
+        _ => Body::inner(body),
+    };
+    Response::from_parts(head, body)
 }
 
 impl<S, F, B> fmt::Debug for ResponseFuture<S, F, B> {

@@ -11,6 +11,7 @@
 //! pass through, and the middleware adds no error of its own.
 
 mod body;
+mod cut;
 mod future;
 mod layer;
 #[expect(clippy::module_inception, reason = "the tower quartet: layer, service, future, body")]

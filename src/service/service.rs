@@ -1,6 +1,8 @@
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use tower_service::Service;
 
@@ -14,13 +16,19 @@ use super::{Body, ResponseFuture};
 #[derive(Clone, Debug)]
 pub struct L402<S> {
     inner: S,
-    gate: Gate,
+    gate: Arc<ArcSwap<Gate>>,
     forward_preflight: bool,
+    cut_at_expiry: bool,
 }
 
 impl<S> L402<S> {
-    pub(super) fn new(inner: S, gate: Gate, forward_preflight: bool) -> Self {
-        Self { inner, gate, forward_preflight }
+    pub(super) fn new(
+        inner: S,
+        gate: Arc<ArcSwap<Gate>>,
+        forward_preflight: bool,
+        cut_at_expiry: bool,
+    ) -> Self {
+        Self { inner, gate, forward_preflight, cut_at_expiry }
     }
 }
 
@@ -47,9 +55,11 @@ where
             self.give_back_readiness();
             return ResponseFuture::answered(answer::preflight());
         }
-        match self.gate.judge(&mut head) {
+        // The gate of this request to its end, whatever is set meanwhile.
+        let gate = self.gate.load();
+        match gate.judge(&mut head) {
             Judged::Decided(Decided::Admitted(admission)) => {
-                ResponseFuture::admitted(admission, &mut self.inner, head, body)
+                ResponseFuture::admitted(admission, self.cut_at_expiry, &mut self.inner, head, body)
             }
             Judged::Decided(Decided::Refused(response)) => {
                 self.give_back_readiness();
@@ -57,13 +67,13 @@ where
             }
             Judged::Decided(Decided::Payable(payable)) => {
                 self.give_back_readiness();
-                ResponseFuture::payable(self.gate.clone(), head, payable)
+                ResponseFuture::payable(Gate::clone(&gate), head, payable)
             }
             Judged::Undecided(pending) => {
                 // The service that was polled ready goes with the request.
                 let fresh = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, fresh);
-                ResponseFuture::undecided(self.gate.clone(), head, pending, ready, body)
+                ResponseFuture::undecided(Gate::clone(&gate), self.cut_at_expiry, head, pending, ready, body)
             }
         }
     }

@@ -44,6 +44,8 @@ impl Shop {
         let wallet = DevBackend::with_clock(clock.clone());
         let ledger: Arc<dyn Ledger> = Arc::new(ledger);
         let issuer = Issuer::builder(KeyRing::new(RootKey::new(key).unwrap()), wallet.clone())
+            // Its clock stands still, and more is refused than a server sells at once.
+            .with_server_challenges(u64::MAX, l402::MINUTE)
             .with_network(Network::Regtest)
             .with_ledger(ledger.clone())
             .with_clock(clock.clone())

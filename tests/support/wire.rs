@@ -40,6 +40,8 @@ impl Shop {
         let builder = Issuer::builder(KeyRing::new(RootKey::new(ROOT).unwrap()), wallet.clone())
             .with_network(Network::Regtest)
             .with_clock(clock.clone())
+            // It stands still, and more is refused than a server sells at once.
+            .with_server_challenges(u64::MAX, l402::MINUTE)
             .with_ledger(MemoryLedger::new());
         Self { issuer: configure(builder).build().unwrap(), clock, wallet }
     }
