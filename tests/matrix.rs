@@ -89,7 +89,8 @@ fn another() -> Shop {
         .with_network(Network::Regtest)
         .with_ledger(MemoryLedger::new())
         .with_rates(HOUR, rate)
-        .with_clock(clock.clone());
+        .with_clock(clock.clone())
+        .with_server_challenges(u64::MAX, HOUR);
     Shop { issuer: issuer.build().unwrap(), clock, wallet }
 }
 

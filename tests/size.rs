@@ -30,8 +30,8 @@ fn what_is_moved_on_every_request_is_small() {
         ("Error", size_of::<Error>(), 48),
         ("PriceError", size_of::<PriceError>(), 24),
         ("Price", size_of::<Price>(), 16),
-        ("Grant", size_of::<Grant>(), 272),
-        ("Admission", size_of::<Admission>(), 448),
+        ("Grant", size_of::<Grant>(), 280),
+        ("Admission", size_of::<Admission>(), 480),
         ("Macaroon", size_of::<Macaroon<'_>>(), 192),
         ("Body<Vec<u8>>", size_of::<Body<Vec<u8>>>(), 40),
     ] {
