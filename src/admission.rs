@@ -80,7 +80,8 @@ impl Admission {
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
-                Use { gate: gate.clone(), reservation, debit }
+                let watched = gate.0.issuer.0.events.are_watched().then(|| gate.clone());
+                Use { watched, reservation, debit }
             }),
         };
         Self { grant, settlement }
@@ -128,7 +129,8 @@ pub(crate) struct Settlement {
 
 #[derive(Debug)]
 struct Use {
-    gate: Gate,
+    /// The gate, if anybody is told.
+    watched: Option<Gate>,
     reservation: Reservation,
     debit: Debit,
 }
@@ -142,9 +144,9 @@ impl Use {
 /// However it ends, it is told of here.
 impl Drop for Use {
     fn drop(&mut self) {
-        let (service, units, charged) =
-            (&*self.gate.0.service, self.debit.units, self.reservation.is_charged());
-        self.gate.0.issuer.0.events.tell(|| Event::Settlement { service, units, charged });
+        let Some(Gate(gate)) = &self.watched else { return };
+        let (units, charged) = (self.debit.units, self.reservation.is_charged());
+        gate.issuer.0.events.tell(|| Event::Settlement { service: &gate.service, units, charged });
     }
 }
 

@@ -154,9 +154,9 @@ pub(crate) fn respond(
 fn tell(gate: &GateInner, refused: &Refused, sold: Option<&Sold>) {
     let (events, service) = (&gate.issuer.0.events, &*gate.service);
     events.refused(service, &refused.refusal, refused.cause.as_ref());
-    if let Some(Sold { offer, amount_msat, payment_hash, .. }) = sold {
-        let (amount_msat, payment_hash) = (*amount_msat, *payment_hash);
-        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash });
+    if let Some(Sold { offer, amount_msat, payment_hash, is_repeated, .. }) = sold {
+        let (amount_msat, payment_hash, is_repeated) = (*amount_msat, *payment_hash, *is_repeated);
+        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated });
     }
 }
 

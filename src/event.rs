@@ -12,7 +12,7 @@
 //!
 //! | message | level | fields |
 //! |---|---|---|
-//! | `challenge` | debug | `service`, `offer`, `amount_msat`, `payment_hash` |
+//! | `challenge` | debug | `service`, `offer`, `amount_msat`, `payment_hash`, `is_repeated` |
 //! | `admitted` | debug | `service`, `offer`, `basis`, `units`, `remaining`, `worth_msat` |
 //! | `refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `would have refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
@@ -21,8 +21,10 @@
 //! | `backend call` | warn where it failed, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
 //! | `ledger call` | warn where it failed, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
 //! | `limit hit` | info | `service`, `limit`, `more` |
+//! | `pool level` | trace | `service`, `offer`, `ready` |
 //! | `dry run` | warn, once per gate | `service` |
 //! | `handler without a gate` | error | `cause`, `more` |
+//! | what the crate otherwise says on standard error | warn, once per issuer | |
 //!
 //! A refusal of class 500, where the server is built wrong, is an error; one
 //! because backend, ledger or price source is out is a warning; and all others,
@@ -67,6 +69,9 @@ pub enum Event<'a> {
         amount_msat: u64,
         /// The payment hash of the invoice.
         payment_hash: PaymentHash,
+        /// Whether the same client was handed the same challenge before
+        /// ([`reuse_challenge`](crate::IssuerBuilder::reuse_challenge)).
+        is_repeated: bool,
     },
     /// A request was admitted, and goes to the inner service.
     #[non_exhaustive]
@@ -165,8 +170,23 @@ pub enum Event<'a> {
     LimitHit {
         /// The service name of the gate.
         service: &'a str,
-        /// `in_flight` (invoices made or looked up at once) or `pass_rate`.
+        /// `challenges` (of a client, or of the server), `in_flight` (invoices
+        /// made or looked up at once) or `pass_rate`.
         limit: &'static str,
+    },
+    /// The number of invoices that a gate keeps
+    /// [ready](crate::GateBuilder::with_invoice_pool) changed. One that has grown
+    /// too old is counted until the next challenge throws it away.
+    #[non_exhaustive]
+    PoolLevel {
+        /// The service name of the gate.
+        service: &'a str,
+        /// The id of the offer that they are for.
+        offer: &'a str,
+        /// How many are ready in this gate.
+        ready: usize,
+        /// How many more than before.
+        change: i64,
     },
 }
 

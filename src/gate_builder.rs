@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event;
 use crate::gate::{Gate, GateInner};
 use crate::issuer::{Claim, Issuer};
-use crate::limit::{FreeRequests, Pool};
+use crate::limit::{FreeRequests, Level, Pool};
 use crate::name;
 use crate::offer::Offer;
 use crate::price::{Price, Unit};
@@ -225,7 +225,8 @@ impl GateBuilder {
             self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least));
         match enough.next() {
             Some(offer) if matches!(offer.pricing.fixed(), Some(Price::Amount(_))) => {
-                Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size))))
+                let level = Level::new(&self.issuer.0.events, &self.service, &offer.id);
+                Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size, level))))
             }
             _ => error("needs an offer of a fixed price"),
         }
@@ -241,8 +242,9 @@ impl GateBuilder {
     /// credential, a broken or expired one, a pass above its rate, a use that
     /// cannot be counted, a price that cannot be computed, an outage. What is
     /// paid is admitted and debited as ever. Nothing is sold and the backend is
-    /// asked for no invoice, so what would have failed in a sale (a request that
-    /// cannot be bound, an outage of the backend) is not seen. A credential is
+    /// asked for no invoice, so what would have failed in a sale (too many
+    /// challenges, a request that cannot be bound, an outage of the backend) is
+    /// not seen. A credential is
     /// taken out of the headers, also where it cannot be told which of two: then
     /// `Authorization` goes as a whole. The response is kept out of shared
     /// caches, and otherwise left as it is. A CORS preflight is answered by the

@@ -40,8 +40,8 @@ macro_rules! line {
 
 pub(crate) fn write(event: &Event<'_>) {
     match *event {
-        Event::Challenge { service, offer, amount_msat, payment_hash } => {
-            line!(Level::Debug, "challenge", service, offer, amount_msat, %payment_hash);
+        Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated } => {
+            line!(Level::Debug, "challenge", service, offer, amount_msat, %payment_hash, is_repeated);
         }
         Event::Admission { service, offer, basis, units, remaining, worth_msat } => {
             line!(
@@ -82,6 +82,9 @@ pub(crate) fn write(event: &Event<'_>) {
             let (latency_us, cause) = (micros(latency), error.map(|error| text_of(error)));
             let (level, more) = paced(level_of_call(error.is_some()), [call, outcome], "");
             line!(level, "ledger call", call, outcome, latency_us, cause, more);
+        }
+        Event::PoolLevel { service, offer, ready, .. } => {
+            line!(Level::Trace, "pool level", service, offer, ready);
         }
         Event::LimitHit { service, limit } => {
             let (level, more) = paced(Level::Info, ["limit hit", limit], service);

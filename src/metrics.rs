@@ -7,13 +7,14 @@
 //! | name | kind | unit | labels | counts |
 //! |---|---|---|---|---|
 //! | `l402_challenges_total` | counter | | `service`, `offer` | refusals that carried an invoice |
-//! | `l402_billed_msat_total` | counter | msat | `service`, `offer` | what these invoices were for; most are never paid |
+//! | `l402_billed_msat_total` | counter | msat | `service`, `offer` | what these invoices were for, each once; most are never paid |
 //! | `l402_admissions_total` | counter | | `service`, `offer`, `basis` | requests that were admitted |
 //! | `l402_admitted_msat_total` | counter | msat | `service`, `offer` | what admitted requests used up of what was paid for their tokens |
 //! | `l402_refusals_total` | counter | | `service`, `code` | requests that were answered in place of the inner service |
 //! | `l402_dry_run_refusals_total` | counter | | `service`, `code` | requests admitted in dry run alone |
 //! | `l402_settlements_total` | counter | | `service`, `outcome` | counted uses that ended `charged` or `given_back` |
 //! | `l402_limit_hits_total` | counter | | `service`, `limit` | refusals because of a limit |
+//! | `l402_pool_invoices` | gauge | | `service`, `offer` | invoices that gates keep ready |
 //! | `l402_look_ups_total` | counter | | `state` | what the backend said of invoices: `open`, `settled`, `closed`, `unknown` |
 //! | `l402_backend_seconds` | histogram | seconds | `call`, `outcome` | calls of the backend |
 //! | `l402_ledger_seconds` | histogram | seconds | `call`, `outcome` | ledger operations |
@@ -37,7 +38,9 @@
 //! each request down to the msat; and keeps what was given back
 //! ([`Event::Admission`] has the details).
 
-use ::metrics::{Label, Unit, counter, describe_counter, describe_histogram, histogram};
+use ::metrics::{
+    Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use crate::event::Event;
 
@@ -61,6 +64,8 @@ pub struct Metric {
 pub enum Kind {
     /// A count, or a sum of msat, that only grows.
     Counter,
+    /// A number that grows and shrinks.
+    Gauge,
     /// The distribution of a time in seconds.
     Histogram,
 }
@@ -100,6 +105,13 @@ pub const SETTLEMENTS: Metric =
 /// Refusals because of a limit.
 pub const LIMIT_HITS: Metric =
     counted("l402_limit_hits_total", &["service", "limit"], "Refusals because of a limit");
+/// Invoices that gates keep ready.
+pub const POOL_INVOICES: Metric = Metric {
+    name: "l402_pool_invoices",
+    kind: Kind::Gauge,
+    labels: &["service", "offer"],
+    help: "Invoices that gates keep ready",
+};
 /// What the backend said of invoices.
 pub const LOOK_UPS: Metric = counted("l402_look_ups_total", &["state"], "What the backend said of invoices");
 /// Calls of the backend.
@@ -108,7 +120,7 @@ pub const BACKEND_SECONDS: Metric = timed("l402_backend_seconds", "Calls of the 
 pub const LEDGER_SECONDS: Metric = timed("l402_ledger_seconds", "Ledger operations");
 
 /// All of them, in the order of the table.
-pub const ALL: [Metric; 11] = [
+pub const ALL: [Metric; 12] = [
     CHALLENGES,
     BILLED_MSAT,
     ADMISSIONS,
@@ -117,6 +129,7 @@ pub const ALL: [Metric; 11] = [
     DRY_RUN_REFUSALS,
     SETTLEMENTS,
     LIMIT_HITS,
+    POOL_INVOICES,
     LOOK_UPS,
     BACKEND_SECONDS,
     LEDGER_SECONDS,
@@ -127,6 +140,7 @@ pub fn describe() {
     for Metric { name, kind, help, .. } in ALL {
         match kind {
             Kind::Counter => describe_counter!(name, help),
+            Kind::Gauge => describe_gauge!(name, help),
             Kind::Histogram => describe_histogram!(name, Unit::Seconds, help),
         }
     }
@@ -134,9 +148,11 @@ pub fn describe() {
 
 pub(crate) fn count(event: &Event<'_>) {
     match *event {
-        Event::Challenge { service, offer, amount_msat, .. } => {
+        Event::Challenge { service, offer, amount_msat, is_repeated, .. } => {
             add(CHALLENGES, [service, offer], 1);
-            add(BILLED_MSAT, [service, offer], amount_msat);
+            if !is_repeated {
+                add(BILLED_MSAT, [service, offer], amount_msat);
+            }
         }
         Event::Admission { service, offer, basis, worth_msat, .. } => {
             let offer = offer.unwrap_or_default();
@@ -158,13 +174,19 @@ pub(crate) fn count(event: &Event<'_>) {
             histogram!(LEDGER_SECONDS.name, "call" => call, "outcome" => outcome).record(latency);
         }
         Event::LimitHit { service, limit } => add(LIMIT_HITS, [service, limit], 1),
+        Event::PoolLevel { service, offer, change, .. } => {
+            #[expect(clippy::cast_precision_loss, reason = "at most the size of a pool")]
+            gauge!(POOL_INVOICES.name, labels(POOL_INVOICES, [service, offer])).increment(change as f64);
+        }
     }
 }
 
 fn add<const N: usize>(metric: Metric, values: [&str; N], n: u64) {
-    let labels: Vec<_> =
-        metric.labels.iter().zip(values).map(|(name, value)| Label::new(*name, value.to_owned())).collect();
-    counter!(metric.name, labels).increment(n);
+    counter!(metric.name, labels(metric, values)).increment(n);
+}
+
+fn labels<const N: usize>(metric: Metric, values: [&str; N]) -> Vec<Label> {
+    metric.labels.iter().zip(values).map(|(name, value)| Label::new(*name, value.to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -178,11 +200,11 @@ mod tests {
             .map(|row| {
                 let cells: Vec<_> = row.split('|').map(str::trim).collect();
                 let labels: Vec<_> = cells[3].split(", ").map(|label| label.trim_matches('`')).collect();
-                (format!("l402_{}", cells[0].trim_matches('`')), cells[1] == "counter", labels)
+                (format!("l402_{}", cells[0].trim_matches('`')), cells[1].to_owned(), labels)
             })
             .collect();
         let expected = ALL.map(|Metric { name, kind, labels, .. }| {
-            (name.to_owned(), kind == Kind::Counter, labels.to_vec())
+            (name.to_owned(), format!("{kind:?}").to_lowercase(), labels.to_vec())
         });
         assert_eq!(names, expected);
     }

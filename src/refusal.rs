@@ -218,6 +218,7 @@ impl Refusal {
     pub(crate) fn limit(&self) -> Option<&'static str> {
         match self {
             Self::RateLimited { .. } => Some("pass_rate"),
+            Self::TooManyChallenges { .. } => Some("challenges"),
             Self::Busy => Some("in_flight"),
             _ => None,
         }

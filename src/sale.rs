@@ -45,6 +45,8 @@ pub(crate) struct Sold {
     pub(crate) pay_by: u64,
     /// Unix second until which the token is good.
     pub(crate) valid_until: u64,
+    /// Whether the same client was handed it before.
+    pub(crate) is_repeated: bool,
 }
 
 /// Sells an offer of the gate for this price.
@@ -103,7 +105,7 @@ pub(crate) async fn sell(
         let sold = reuse.get(key, unix(now));
         if let Some(sold) = sold.filter(|sold| !is_revoked(sold.payment_hash, sold.token_id())) {
             issuer.limits.give_back(client);
-            return Ok(sold);
+            return Ok(Sold { is_repeated: true, ..sold });
         }
     }
     let pool = gate.pool.as_ref().filter(|pool| pool.offer == offer.id);
@@ -138,6 +140,7 @@ pub(crate) async fn sell(
         amount_msat,
         pay_by,
         valid_until,
+        is_repeated: false,
     };
     if let Some((reuse, key)) = pending {
         reuse.remember(key, &sold, unix(issuer.clock.now()));

@@ -19,9 +19,9 @@ use async_trait::async_trait;
 use faults::{Fault, FaultyLedger, Op};
 use http::{HeaderValue, Request, Response};
 use l402::{
-    Access, BackendError, BackendErrorKind, Capabilities, ChargeOn, Currency, DAY, DevBackend, ExchangeRate,
-    Gate, Grant, HOUR, Invoice, InvoiceRequest, InvoiceState, L402Layer, LookUpBy, MINUTE, MemoryLedger,
-    Network, Offer, PaymentBackend, PaymentHash, Price,
+    Access, BackendError, BackendErrorKind, Capabilities, ChargeOn, ClientId, Currency, DAY, DevBackend,
+    ExchangeRate, Gate, Grant, HOUR, Invoice, InvoiceRequest, InvoiceState, L402Layer, LookUpBy, MINUTE,
+    MemoryLedger, Network, Offer, PaymentBackend, PaymentHash, Price,
 };
 use svc::{Paid, Shop, call, inner, ok, outcome, poll_once, request, settle_tasks, status};
 use tower::{Layer, Service as _, service_fn};
@@ -205,6 +205,62 @@ async fn a_pass_above_its_rate_hits_a_limit() {
     let response = call(&mut ok().behind(&gate), request(Some(&credential))).await.unwrap();
     assert_eq!(outcome(&response), (429, Some("rate_limited")));
     assert_eq!(told.take(), ["limit svc pass_rate", "refusal svc rate_limited"]);
+}
+
+#[tokio::test]
+async fn too_many_challenges_hit_a_limit() {
+    let told = Told::default();
+    let shop = shop_with(
+        &told,
+        MemoryLedger::new(),
+        |wallet| Arc::new(wallet),
+        |builder| builder.with_server_challenges(1, MINUTE),
+    );
+    let mut service = ok().behind(&metered(&shop));
+    call(&mut service, request(None)).await.unwrap();
+    told.take();
+    let response = call(&mut service, request(None)).await.unwrap();
+    assert_eq!(outcome(&response), (429, Some("too_many_challenges")));
+    assert_eq!(told.take(), ["limit svc challenges", "refusal svc too_many_challenges"]);
+}
+
+#[tokio::test]
+async fn a_challenge_that_is_handed_out_again_says_so() {
+    let told = Told::default();
+    let shop = shop_with(
+        &told,
+        MemoryLedger::new(),
+        |wallet| Arc::new(wallet),
+        |builder| builder.reuse_challenge(|_| Some(ClientId::new("one"))),
+    );
+    let mut service = ok().behind(&metered(&shop));
+    for end in ["", " again", " again"] {
+        call(&mut service, request(None)).await.unwrap();
+        let lines = told.take_decisions();
+        assert_eq!(lines, ["refusal svc missing_credential", &format!("challenge svc default 21000{end}")]);
+    }
+}
+
+/// Each challenge has two made; what is ready is gone with its gate.
+#[tokio::test]
+async fn the_level_of_a_pool_is_told_whenever_it_changes() {
+    let told = Told::default();
+    let shop = shop(&told);
+    let offer = Offer::new(Price::sat(21), Access::uses(3));
+    let gate = Gate::builder(&shop.issuer, "svc", offer).with_invoice_pool(3).build().unwrap();
+    let mut levels = Vec::new();
+    for _ in 0..3 {
+        call(&mut ok().behind(&gate), request(None)).await.unwrap();
+        settle_tasks().await;
+        levels.extend(
+            told.take()
+                .into_iter()
+                .filter_map(|line| Some(line.strip_prefix("pool svc default ")?.to_owned())),
+        );
+    }
+    assert_eq!(levels, ["1 +1", "2 +1", "1 -1", "2 +1", "3 +1", "2 -1", "3 +1"]);
+    drop(gate);
+    assert_eq!(told.take(), ["pool svc default 0 -3"]);
 }
 
 #[tokio::test(start_paused = true)]

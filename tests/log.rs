@@ -111,7 +111,10 @@ async fn a_purchase_and_its_use_are_logged_for_debugging() {
         (Level::DEBUG, r#"span l402 service="bought" step="sell""#),
         (Level::TRACE, r#"backend call call="create_invoice" outcome="ok" latency_us"#),
         (Level::DEBUG, r#"refused service="bought" code="missing_credential""#),
-        (Level::DEBUG, r#"challenge service="bought" offer="default" amount_msat=21000 payment_hash"#),
+        (
+            Level::DEBUG,
+            r#"challenge service="bought" offer="default" amount_msat=21000 payment_hash is_repeated=false"#,
+        ),
         (Level::DEBUG, r#"span l402 service="bought" step="decide""#),
         (Level::TRACE, r#"ledger call call="reserve" outcome="ok" latency_us"#),
         (
@@ -222,6 +225,16 @@ async fn a_gate_in_dry_run_says_so_when_it_is_built_and_logs_what_it_would_refus
         r#"admitted service="dry" basis="dry_run" units=0"#,
     ];
     assert_eq!(Log::take(), expected.map(|line| (Level::DEBUG, line.to_owned())));
+}
+
+#[test]
+fn what_goes_to_standard_error_without_a_log_goes_to_the_log() {
+    listen();
+    let _ = l402::Issuer::dev(&l402::DevBackend::new());
+    let (n, line) = Log::loud();
+    let (level, line) = line.unwrap();
+    assert_eq!((n, level), (1, Level::WARN));
+    assert!(line.starts_with("development issuer: regtest play money"), "{line}");
 }
 
 #[tokio::test]

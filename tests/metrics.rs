@@ -92,6 +92,10 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
             get(async || "").route_layer(layer(gate("rated", Access::pass(HOUR).rate(1, MINUTE)))),
         )
         .route("/dry", get(async || "").route_layer(layer(gate("dry", Access::once()).dangerous_dry_run())))
+        .route(
+            "/ready",
+            get(async || "").route_layer(layer(gate("ready", Access::uses(10)).with_invoice_pool(5))),
+        )
         .merge(example::metrics(handle.clone()));
     let server = serve(app).await;
 
@@ -106,6 +110,14 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
     assert_eq!(server.get("/rated", &[&rated.line()]).await.status, 200);
     assert_eq!(server.get("/rated", &[&rated.line()]).await.status, 429);
     assert_eq!(server.get("/dry", &[]).await.status, 200);
+    assert_eq!(server.get("/ready", &[]).await.status, 402);
+    // Two more are made in tasks of their own.
+    for _ in 0..1_000 {
+        if value(&handle.render(), r#"l402_pool_invoices{service="ready",offer="default"}"#) == Some(2.0) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
     *fails.lock().unwrap() = true;
     assert_eq!(server.get("/counted", &[]).await.status, 503);
 
@@ -128,8 +140,9 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
         (r#"l402_settlements_total{service="counted",outcome="charged"}"#, 3.0),
         (r#"l402_settlements_total{service="broken",outcome="given_back"}"#, 1.0),
         (r#"l402_limit_hits_total{service="rated",limit="pass_rate"}"#, 1.0),
+        (r#"l402_pool_invoices{service="ready",offer="default"}"#, 2.0),
         (r#"l402_look_ups_total{state="settled"}"#, 3.0),
-        (r#"l402_backend_seconds_count{call="create_invoice",outcome="ok"}"#, 3.0),
+        (r#"l402_backend_seconds_count{call="create_invoice",outcome="ok"}"#, 6.0),
         (r#"l402_backend_seconds_count{call="create_invoice",outcome="connect"}"#, 1.0),
         (r#"l402_backend_seconds_count{call="look_up",outcome="ok"}"#, 3.0),
         (r#"l402_ledger_seconds_count{call="reserve",outcome="ok"}"#, 4.0),
@@ -141,11 +154,11 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
     assert_eq!(value(metrics, r#"l402_admitted_msat_total{service="rated",offer="default"}"#), None);
 
     for Metric { name, kind, labels, help, .. } in ALL {
-        let kind = if kind == Kind::Counter { "counter" } else { "histogram" };
+        let kind = format!("{kind:?}").to_lowercase();
         for line in [format!("# TYPE {name} {kind}"), format!("# HELP {name} {help}")] {
             assert!(metrics.lines().any(|other| other == line), "{line} in\n{metrics}");
         }
-        let suffix = if kind == "counter" { "" } else { "_count" };
+        let suffix = if kind == "histogram" { "_count" } else { "" };
         let begin = format!("{name}{suffix}{{");
         let series = metrics.lines().filter_map(|line| line.strip_prefix(&begin));
         for series in series {
@@ -185,7 +198,7 @@ fn the_dashboard_draws_every_metric_and_no_other() {
     let drawn: BTreeSet<_> =
         found.iter().flat_map(|text| words(text)).filter(|word| word.starts_with("l402_")).collect();
     let series = |metric: &Metric| match metric.kind {
-        Kind::Counter => vec![metric.name.to_owned()],
+        Kind::Counter | Kind::Gauge => vec![metric.name.to_owned()],
         _ => ["_bucket", "_count"].map(|suffix| format!("{}{suffix}", metric.name)).to_vec(),
     };
     let known: Vec<_> = ALL.iter().flat_map(series).collect();

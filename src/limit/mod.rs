@@ -46,7 +46,7 @@ pub(crate) use config::Config;
 pub use forwarded::ForwardedHeader;
 use forwarded::Proxies;
 pub(crate) use free::FreeRequests;
-pub(crate) use pool::{Pool, Ready, Refill};
+pub(crate) use pool::{Level, Pool, Ready, Refill};
 use reuse::Reuse;
 use table::Table;
 

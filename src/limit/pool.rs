@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::event::{Event, Events};
 use crate::invoice::CheckedInvoice;
 use crate::macaroon::TokenId;
 
@@ -21,6 +22,7 @@ pub(crate) struct Pool {
     pub(crate) offer: Arc<str>,
     size: usize,
     state: Mutex<State>,
+    level: Level,
 }
 
 #[derive(Default)]
@@ -50,8 +52,8 @@ impl Ready {
 
 impl Pool {
     /// A pool of so many, none of them ready yet.
-    pub(crate) fn new(offer: Arc<str>, size: usize) -> Self {
-        Self { offer, size, state: Mutex::default() }
+    pub(crate) fn new(offer: Arc<str>, size: usize, level: Level) -> Self {
+        Self { offer, size, state: Mutex::default(), level }
     }
 
     /// Takes the oldest invoice for this amount whose token is like this one:
@@ -64,15 +66,27 @@ impl Pool {
         now: u64,
         is_revoked: impl Fn(&Ready) -> bool,
     ) -> Option<Ready> {
+        self.change(|ready| {
+            ready.retain(|ready| {
+                ready.amount_msat == amount_msat
+                    && ready.token_id.key_id() == like.key_id()
+                    && ready.is_young(now)
+                    && !is_revoked(ready)
+            });
+            let fits = ready.iter().position(|ready| ready.token_id.minted() == like.minted())?;
+            ready.remove(fits)
+        })
+    }
+
+    /// Changes what is ready, and tells of it once the lock is gone.
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<Ready>) -> T) -> T {
         let mut state = self.state();
-        state.ready.retain(|ready| {
-            ready.amount_msat == amount_msat
-                && ready.token_id.key_id() == like.key_id()
-                && ready.is_young(now)
-                && !is_revoked(ready)
-        });
-        let fits = state.ready.iter().position(|ready| ready.token_id.minted() == like.minted())?;
-        state.ready.remove(fits)
+        let before = state.ready.len();
+        let changed = change(&mut state.ready);
+        let after = state.ready.len();
+        drop(state);
+        self.level.tell(before, after);
+        changed
     }
 
     /// The invoices to ask for now, each to be put in or given up.
@@ -96,6 +110,34 @@ impl fmt::Debug for Pool {
     }
 }
 
+/// What was ready goes with the gate.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.change(VecDeque::clear);
+    }
+}
+
+/// Where it is told how many are ready.
+pub(crate) struct Level {
+    events: Events,
+    service: Arc<str>,
+    offer: Arc<str>,
+}
+
+impl Level {
+    pub(crate) fn new(events: &Events, service: &Arc<str>, offer: &Arc<str>) -> Self {
+        Self { events: events.clone(), service: service.clone(), offer: offer.clone() }
+    }
+
+    fn tell(&self, before: usize, ready: usize) {
+        if before != ready {
+            let change = i64::try_from(ready).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
+            let Self { service, offer, .. } = self;
+            self.events.tell(|| Event::PoolLevel { service, offer, ready, change });
+        }
+    }
+}
+
 /// An invoice that is being asked for. Dropped, it is given up.
 #[derive(Debug)]
 pub(crate) struct Refill(Arc<Pool>);
@@ -103,7 +145,7 @@ pub(crate) struct Refill(Arc<Pool>);
 impl Refill {
     /// Puts the invoice in.
     pub(crate) fn put(self, ready: Ready) {
-        self.0.state().ready.push_back(ready);
+        self.0.change(|all| all.push_back(ready));
     }
 
     /// The backend failed: it is left alone until this unix second.
@@ -124,6 +166,10 @@ mod tests {
 
     const NOW: u64 = 1_900_000_000;
 
+    fn level() -> Level {
+        Level::new(&Events::default(), &"svc".into(), &"default".into())
+    }
+
     fn id(key: u8, issued_at: u64, minted: u8) -> TokenId {
         TokenId::new([key; 4], issued_at, minted, [0; 21])
     }
@@ -140,7 +186,7 @@ mod tests {
 
     /// A pool that was filled.
     fn filled(ready: impl IntoIterator<Item = Ready>) -> Arc<Pool> {
-        let pool = Arc::new(Pool::new("default".into(), 100));
+        let pool = Arc::new(Pool::new("default".into(), 100, level()));
         for ready in ready {
             pool.refill(NOW).next().unwrap().put(ready);
         }
@@ -181,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_more_are_asked_for_than_are_missing_and_two_at_once() {
-        let pool = Arc::new(Pool::new("default".into(), 5));
+        let pool = Arc::new(Pool::new("default".into(), 5, level()));
         let mut asked = Vec::new();
         for expected in [2, 4, 5, 5, 5] {
             asked.extend(pool.refill(NOW));
@@ -196,7 +242,7 @@ mod tests {
 
     #[test]
     fn after_a_failure_the_backend_is_left_alone_for_a_while() {
-        let pool = Arc::new(Pool::new("default".into(), 5));
+        let pool = Arc::new(Pool::new("default".into(), 5, level()));
         pool.refill(NOW).next().unwrap().fail(NOW + 5);
         assert_eq!(pool.refill(NOW + 4).count(), 0);
         assert_eq!(pool.refill(NOW + 5).count(), 2);

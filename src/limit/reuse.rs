@@ -122,6 +122,7 @@ mod tests {
             amount_msat: 1,
             pay_by,
             valid_until: pay_by,
+            is_repeated: false,
         }
     }
 

@@ -34,8 +34,8 @@ impl Told {
 
 fn line(event: &Event<'_>) -> String {
     match event {
-        Event::Challenge { service, offer, amount_msat, .. } => {
-            format!("challenge {service} {offer} {amount_msat}")
+        Event::Challenge { service, offer, amount_msat, is_repeated, .. } => {
+            format!("challenge {service} {offer} {amount_msat}{}", if *is_repeated { " again" } else { "" })
         }
         Event::Admission { service, offer, basis, units, remaining, worth_msat, .. } => {
             let offer = offer.unwrap_or("-");
@@ -58,6 +58,9 @@ fn line(event: &Event<'_>) -> String {
         Event::LedgerCall { call, outcome, latency, error, .. } => {
             assert_eq!(error.is_some(), *outcome == "error");
             format!("ledger {call} {outcome} {}", latency.as_secs())
+        }
+        Event::PoolLevel { service, offer, ready, change, .. } => {
+            format!("pool {service} {offer} {ready} {change:+}")
         }
         Event::LimitHit { service, limit, .. } => format!("limit {service} {limit}"),
         other => panic!("an event that the tests do not know: {other:?}"),
