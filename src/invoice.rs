@@ -32,7 +32,7 @@ pub(crate) struct CheckedInvoice {
 pub(crate) enum InvoiceError {
     #[error("invoice is no valid BOLT 11 text")]
     Bolt11,
-    #[error("invoice is on another network")]
+    #[error("invoice is on another network: tell the backend which one its node is on")]
     Network,
     #[error("invoice is not for the amount that was asked")]
     Amount,
@@ -40,7 +40,7 @@ pub(crate) enum InvoiceError {
     PaymentHash,
     #[error("invoice expires at another time than was asked")]
     Expiry,
-    #[error("invoice has expired")]
+    #[error("invoice has expired as soon as it was made: set the node's clock")]
     Expired,
     #[error("invoice is dated {MAX_AHEAD} s or more in the future: set the node's clock")]
     Future,

@@ -190,7 +190,7 @@ impl Issuer {
     /// [`Unsupported`](crate::BackendErrorKind::Unsupported) where the backend
     /// does not tell.
     pub async fn check_backend(&self) -> Result<(), BackendError> {
-        backend::call(HEALTH_TIME_LIMIT, self.0.backend.check_health()).await
+        backend::call(HEALTH_TIME_LIMIT, || self.0.backend.check_health()).await
     }
 
     /// Takes a service name for one gate builder and the gates made with it.

@@ -131,7 +131,7 @@ impl Payments {
                 limits.take_look_up(payment.client, clock.now())?;
                 Some(limits.enter().ok_or(Refusal::Busy)?)
             };
-            let look_up = backend.look_up(hash, payment.handle.as_deref());
+            let look_up = || backend.look_up(hash, payment.handle.as_deref());
             let state = backend::call(LOOK_UP_TIME_LIMIT, look_up).await?;
             *last = Some((state, unix(clock.now())));
             state

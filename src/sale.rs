@@ -182,7 +182,7 @@ fn start(issuer: &Issuer, refill: Refill, ask: &InvoiceRequest) {
 }
 
 async fn ask_backend(issuer: &IssuerInner, ask: &InvoiceRequest) -> Result<CheckedInvoice, BackendError> {
-    let invoice = backend::call(issuer.limits.time_limit, issuer.backend.create_invoice(ask)).await?;
+    let invoice = backend::call(issuer.limits.time_limit, || issuer.backend.create_invoice(ask)).await?;
     let checked = invoice::check(&invoice, ask, &issuer.capabilities, unix(issuer.clock.now()))?;
     if !limit::is_new(checked.payment_hash) {
         return Err(InvoiceError::Reused.into());

@@ -442,6 +442,16 @@ async fn the_handle_of_an_invoice_travels_in_its_token() {
 }
 
 #[tokio::test]
+async fn a_token_of_another_backend_is_not_paid_for() {
+    let node = Town::new(NODE);
+    let paid = node.buy(&node.gate(Access::pass(MINUTE))).await;
+    let town = Town::build(BY_HANDLE, Some("inv_1"), |issuer| issuer);
+    town.says(State(InvoiceState::Settled));
+    let refused = present(&town.gate(Access::pass(MINUTE)), &paid.credential()).await.unwrap_err();
+    assert_eq!((outcome(&refused), town.asked()), ((402, Some("not_paid")), 0));
+}
+
+#[tokio::test]
 async fn an_invoice_that_could_not_be_found_again_is_not_sold() {
     let long = "x".repeat(257).leak();
     for handle in [None, Some(""), Some("two words"), Some("line\nbreak"), Some("ümlaut"), Some(&*long)] {

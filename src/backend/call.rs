@@ -9,14 +9,17 @@ use std::time::Duration;
 use super::{BackendError, BackendErrorKind};
 use crate::sync::timeout;
 
-pub(crate) async fn call<T>(
+type Called<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
+
+pub(crate) async fn call<'a, T>(
     time_limit: Duration,
-    mut call: Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + '_>>,
+    begin: impl FnOnce() -> Called<'a, T>,
 ) -> Result<T, BackendError> {
+    let panicked = || BackendError::new(BackendErrorKind::Backend, "backend panicked");
+    let mut call = catch_unwind(AssertUnwindSafe(begin)).map_err(|_| panicked())?;
     let caught = poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).unwrap_or_else(|_| {
-            Poll::Ready(Err(BackendError::new(BackendErrorKind::Backend, "backend panicked")))
-        })
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx)))
+            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
     });
     timeout(time_limit, caught).await.unwrap_or_else(|_| Err(BackendError::timeout()))
 }

@@ -39,7 +39,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// [trusted](LnurlConfig::dangerous_trust_preimage). Either way the provider is
 /// trusted with the money and with what it says was paid.
 ///
-/// The provider sets the description and the expiry of invoices. One that
+/// The provider sets the description and the expiry of invoices, often to a
+/// day, and a token lasts from the end of its invoice: a pass of a minute is
+/// then worth up to a day more. An invoice that
 /// expires before the issuer's challenge lifetime is refused: shorten that
 /// ([`with_challenge_lifetime`](crate::IssuerBuilder::with_challenge_lifetime)).
 /// The provider's terms are fetched anew for every invoice.
