@@ -32,7 +32,7 @@ pub struct Access {
     rate: Option<Rate>,
 }
 
-/// At most `n` requests in any `seconds`, with a burst of `n`.
+/// `n` requests in `seconds` on average, with a burst of `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rate {
     pub(crate) n: NonZeroU64,
@@ -111,9 +111,10 @@ impl Access {
         Self::uses(units)
     }
 
-    /// Keeps a [`pass`](Self::pass) to `n` requests in any such time (whole
-    /// seconds), also where it is shared by many. Beyond it the answer is 429
-    /// with Retry-After, and no invoice. Each process keeps its own rate.
+    /// Keeps a [`pass`](Self::pass) to `n` requests in such a time (whole
+    /// seconds) on average, with a burst of `n` after a rest, also where it is
+    /// shared by many. Beyond it the answer is 429 with Retry-After, and no
+    /// invoice. Each process keeps its own rate.
     ///
     /// # Panics
     /// On zero, on a time out of the bounds of a pass, and on counted uses; in
