@@ -76,7 +76,8 @@ impl Admission {
     pub(crate) fn new(gate: &Gate, grant: Grant, reserved: Option<(Reservation, Debit)>) -> Self {
         let settlement = Settlement {
             gate: gate.clone(),
-            is_private: grant.basis().is_private(),
+            // What is free by the request may cost the next client.
+            is_private: grant.basis().is_private() || gate.0.is_priced_by_request(),
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);

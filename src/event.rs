@@ -18,8 +18,8 @@
 //! | `would have refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `settled` | debug | `service`, `units`, `charged` |
 //! | `looked up` | debug | `payment_hash`, `state` |
-//! | `backend call` | warn where it failed, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
-//! | `ledger call` | warn where it failed, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
+//! | `backend call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
+//! | `ledger call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
 //! | `limit hit` | info | `service`, `limit`, `more` |
 //! | `pool level` | trace | `service`, `offer`, `ready` |
 //! | `dry run` | warn, once per gate | `service` |
@@ -272,5 +272,6 @@ pub(crate) fn in_span<F: Future>(_step: &'static str, _service: &str, part: F) -
 pub(crate) fn is_in_dry_run(service: &str) {
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "l402", service, "dry run");
-    let _ = service;
+    #[cfg(not(feature = "tracing"))]
+    crate::warn::warn(format_args!("gate `{service}` is in dry run: it gives everything away"));
 }

@@ -77,13 +77,23 @@ pub(crate) struct Exchange {
     source: Arc<dyn RateSource>,
     /// In seconds.
     max_age: u64,
-    known: Mutex<HashMap<Currency, Arc<tokio::sync::Mutex<Known>>>>,
+    known: Mutex<HashMap<Currency, Arc<Known>>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Known {
-    rate: Option<(ExchangeRate, u64)>,
-    failed_at: Option<u64>,
+    /// The last rate, and when it was asked for.
+    rate: Mutex<Option<(ExchangeRate, u64)>>,
+    /// When the source failed last. Whoever asks it holds the lock.
+    failed_at: tokio::sync::Mutex<Option<u64>>,
+}
+
+impl Known {
+    fn rate_within(&self, age: u64, clock: &dyn Clock) -> Option<ExchangeRate> {
+        let now = unix(clock.now());
+        let rate = *self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.filter(|(_, at)| now.saturating_sub(*at) <= age).map(|(rate, _)| rate)
+    }
 }
 
 impl Exchange {
@@ -98,30 +108,43 @@ impl Exchange {
         Ok(Amount::from_msat(msat)?.value())
     }
 
-    /// A rate that is not too old. The source is asked again at half of that age.
+    /// A rate that is not too old. The source is asked again at half of that
+    /// age, by one request at a time; the others take what is known meanwhile.
     async fn rate(&self, currency: Currency, clock: &dyn Clock) -> Result<ExchangeRate, PriceError> {
         let known =
             self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(currency).or_default().clone();
-        let waited = timeout(TIME_LIMIT, known.lock()).await;
-        let mut known = waited.map_err(|_| PriceError::unavailable("rate source did not answer in time"))?;
+        if let Some(rate) = known.rate_within(self.max_age / 2, clock) {
+            return Ok(rate);
+        }
+        let mut failed_at = match (known.failed_at.try_lock(), known.rate_within(self.max_age, clock)) {
+            (Ok(failed_at), _) => failed_at,
+            (Err(_), Some(rate)) => return Ok(rate),
+            (Err(_), None) => timeout(TIME_LIMIT, known.failed_at.lock())
+                .await
+                .map_err(|_| PriceError::unavailable("rate source did not answer in time"))?,
+        };
+        // Another one may have asked meanwhile.
+        if let Some(rate) = known.rate_within(self.max_age / 2, clock) {
+            return Ok(rate);
+        }
         let now = unix(clock.now());
-        let is_older = |than: u64| known.rate.is_none_or(|(_, at)| now.saturating_sub(at) > than);
-        let (is_due, is_too_old) = (is_older(self.max_age / 2), is_older(self.max_age));
-        let failed_lately = known.failed_at.is_some_and(|at| now < at.saturating_add(FAILED_FOR));
         let mut why = None;
-        if is_due && !failed_lately {
+        if failed_at.is_none_or(|at| now >= at.saturating_add(FAILED_FOR)) {
             match self.ask(currency).await {
-                Ok(rate) => *known = Known { rate: Some((rate, now)), failed_at: None },
+                Ok(rate) => {
+                    *known.rate.lock().unwrap_or_else(PoisonError::into_inner) = Some((rate, now));
+                    *failed_at = None;
+                    return Ok(rate);
+                }
                 Err(error) => {
-                    known.failed_at = Some(now);
+                    *failed_at = Some(unix(clock.now()));
                     why = Some(error);
                 }
             }
         }
-        match known.rate {
-            Some((rate, at)) if !is_too_old || at == now => Ok(rate),
-            _ => Err(why.unwrap_or_else(|| PriceError::unavailable("rate source failed a moment ago"))),
-        }
+        known
+            .rate_within(self.max_age, clock)
+            .ok_or_else(|| why.unwrap_or_else(|| PriceError::unavailable("rate source failed a moment ago")))
     }
 
     async fn ask(&self, currency: Currency) -> Result<ExchangeRate, PriceError> {

@@ -54,6 +54,11 @@ impl IntoResponse for MissingGate {
     fn into_response(self) -> Response {
         #[cfg(feature = "tracing")]
         crate::log::without_gate(&self);
+        #[cfg(not(feature = "tracing"))]
+        {
+            static SAID: std::sync::Once = std::sync::Once::new();
+            SAID.call_once(|| crate::warn::warn(format_args!("{self}")));
+        }
         let mut response = (StatusCode::INTERNAL_SERVER_ERROR, "the server is built wrong").into_response();
         response.extensions_mut().insert(self);
         response

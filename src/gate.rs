@@ -175,8 +175,7 @@ impl Gate {
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
-        // Whoever has no token waits among those who ask for an invoice.
-        let price = match self.0.issuer.0.limits.enter() {
+        let price = match self.0.issuer.0.limits.enter_pricing() {
             Some(_place) => offer.pricing.ask(head).await,
             None => Err(Refusal::Busy.into()),
         };
@@ -361,6 +360,10 @@ impl GateInner {
         let issuer = &*self.issuer.0;
         self.free_requests
             .is_some_and(|free| issuer.limits.take_free(free, &self.service, head, issuer.clock.now()))
+    }
+
+    pub(crate) fn is_priced_by_request(&self) -> bool {
+        self.offers.iter().any(|offer| offer.pricing.is_computed())
     }
 
     /// Whether the gate lets this request pass, whatever it costs.

@@ -31,6 +31,9 @@
 //! | macaroon | a format and key that are known; the signature | 402; 401 |
 //! | preimage | its SHA-256 is the token's payment hash | 401 |
 //! | caveats | all known and true: service, expiry, tier, capability, offer, price, your own | 402 |
+//! | price | where the request decides it: not more than was paid | 402; 4xx, 500, 503 |
+//! | payment | where a preimage proves none: the backend says that it was paid | 402; 503 |
+//! | rate | of a pass that is sold with one | 429 |
 //! | ledger | where uses are counted: one is reserved | 402; 503 |
 //! | inner service | called with a [`Grant`] in its extensions | |
 //! | settle | the use is charged, or given back after a server error | |

@@ -114,7 +114,8 @@ impl Access {
     /// Keeps a [`pass`](Self::pass) to `n` requests in such a time (whole
     /// seconds) on average, with a burst of `n` after a rest, also where it is
     /// shared by many. Beyond it the answer is 429 with Retry-After, and no
-    /// invoice. Each process keeps its own rate.
+    /// invoice. Each process keeps its own rate, for 65,536 passes at once: one
+    /// beyond them is answered 429 too.
     ///
     /// # Panics
     /// On zero, on a time out of the bounds of a pass, and on counted uses; in

@@ -143,7 +143,15 @@ impl GateInner {
         ruling: Ruling,
         outer: Option<Outer>,
     ) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
-        let ruling = ask_price(head, ruling).await?;
+        let ruling = {
+            // Anybody has a token without a preimage for the asking.
+            let is_anybodys = ruling.unconfirmed.as_ref().is_some_and(|payment| !payment.has_preimage);
+            let _place = match &ruling.unpriced {
+                Some(_) if is_anybodys => Some(self.issuer.0.limits.enter_pricing().ok_or(Refusal::Busy)?),
+                _ => None,
+            };
+            ask_price(head, ruling).await?
+        };
         if outer.is_some() {
             return Ok((self.pass(ruling, outer)?, None));
         }
@@ -215,7 +223,7 @@ impl GateInner {
             payment_hash: token.payment_hash(),
             token_id: token.token_id(),
             valid_until: claims.expiry.earliest,
-            sold_for: claims.max_price,
+            sold_for: claims.sold_for,
             remaining: None,
             tier: claims.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
@@ -235,7 +243,7 @@ enum Priced {
 /// as, with what was paid.
 fn check_price(offer: &Arc<Offer>, claims: &Claims<'_>, head: &Parts) -> Result<Priced, Refused> {
     let is_computed = offer.pricing.is_computed();
-    if is_computed && !claims.price_is_bound {
+    if is_computed && claims.sold_for.is_none() {
         // Free all the same, perhaps: what is sold next tells.
         return Err(Refusal::PriceTooHigh.into());
     }

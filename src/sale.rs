@@ -64,9 +64,8 @@ pub(crate) async fn sell(
     let client = issuer.limits.take_client(head, issuer.clock.now())?;
     let price_msat = match price.unit() {
         Unit::Msat => price.value(),
-        // Whoever waits for a rate waits among those who ask for an invoice.
         Unit::Minor(_) => {
-            let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
+            let _place = issuer.limits.enter_pricing().ok_or(Refusal::Busy)?;
             exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?
         }
     };

@@ -368,69 +368,6 @@ async fn a_buffer_works_above_and_below_the_gate() {
     }
 }
 
-/// A body that goes on for as long as it is read.
-struct Endless;
-
-impl http_body::Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[0; 1 << 14])))))
-    }
-}
-
-/// A client that goes away or closes its half of the connection before the
-/// answer, and one that stops to read and goes away behind its head.
-#[tokio::test]
-async fn connections_that_break_off_leave_no_task_and_no_reservation() {
-    let shop = Shop::new();
-    let gate = counted(&shop, "svc");
-    let begun = Arc::new(Notify::new());
-    let (a, b) = (begun.clone(), begun.clone());
-    let hangs = async move || {
-        a.notify_one();
-        std::future::pending::<()>().await;
-    };
-    let streams = async move || {
-        b.notify_one();
-        Body::new(Endless)
-    };
-    let app = Router::new()
-        .route("/hangs", get(hangs))
-        .route("/streams", get(streams))
-        .route_layer(L402Layer::new(gate));
-    let server = serve(app).await;
-    let token = shop.pay(&server.get("/hangs", &[]).await);
-    // Of the server alone: a connection is a task.
-    let all_gone = || async {
-        while tokio::runtime::Handle::current().metrics().num_alive_tasks() > 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(all_gone()).await;
-    for (path, closes, spent) in [("/hangs", false, 0), ("/hangs", true, 0), ("/streams", false, 1)] {
-        let mut socket = server.open(&format!("GET {path}"), &[&token.line()]).await;
-        within(begun.notified()).await;
-        if path == "/streams" {
-            assert_eq!(read_head(&mut socket).await.status, 200);
-        }
-        let kept = if closes {
-            socket.shutdown().await.unwrap();
-            Some(socket)
-        } else {
-            drop(socket);
-            None
-        };
-        within(all_gone()).await;
-        assert_eq!((used(&shop, &token).await, open(&shop).await), (spent, 0), "{path} {closes}");
-        drop(kept);
-    }
-}
-
 /// Asks a second time where the first answer is a server error.
 async fn retry(request: Request, next: Next) -> Response {
     let again = |request: &Request| {

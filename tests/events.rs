@@ -145,12 +145,21 @@ async fn what_admitted_uses_are_worth_is_told_where_it_is_known() {
         ("priced-pass", priced(Access::pass(DAY)), 1, None),
     ] {
         let gate = Gate::builder(&shop.issuer, name, offer).with_cost(units).build().unwrap();
-        let credential = Paid::buy(&shop, &gate).await.credential();
+        let paid = Paid::buy(&shop, &gate).await;
         told.take();
-        call(&mut ok().behind(&gate), request(Some(&credential))).await.unwrap();
+        call(&mut ok().behind(&gate), request(Some(&paid.credential()))).await.unwrap();
         let lines = told.take();
         let admission = lines.iter().find(|line| line.starts_with("admission")).unwrap();
         assert!(admission.ends_with(&format!(" {worth:?}")), "{admission}");
+
+        // What a holder adds has no say in it.
+        let paid = Paid::buy(&shop, &gate).await;
+        let boast = paid.with_caveat(&format!("{name}_max_price=18446744073709551615msat"));
+        told.take();
+        call(&mut ok().behind(&gate), request(Some(&boast.credential()))).await.unwrap();
+        for admission in told.take().iter().filter(|line| line.starts_with("admission")) {
+            assert!(admission.ends_with(&format!(" {worth:?}")), "{admission}");
+        }
     }
 }
 

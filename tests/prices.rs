@@ -165,6 +165,18 @@ async fn a_closure_that_panics_is_a_500_too() {
 }
 
 #[tokio::test]
+async fn what_is_free_by_the_request_is_no_shared_caches_to_give() {
+    let shop = Shop::new();
+    let offer = Offer::priced(|_| Ok(Price::Free), Access::pass(HOUR));
+    let gate = Gate::new(&shop.issuer, "docs", offer).unwrap();
+    let public = svc::inner(|_| {
+        Response::builder().header("cache-control", "public, max-age=600").body(String::new()).unwrap()
+    });
+    let response = call(&mut public.behind(&gate), request(None)).await.unwrap();
+    assert_eq!(response.headers()["cache-control"], "private, max-age=600");
+}
+
+#[tokio::test]
 async fn what_is_said_to_be_free_is_free() {
     let desk = Desk::new(Costs(Price::sat(5)));
     for offer in offers(&desk, Access::uses(3)) {
@@ -219,7 +231,7 @@ async fn a_gate_within_a_gate_asks_its_own_price() {
 }
 
 #[tokio::test]
-async fn who_has_no_token_waits_among_those_who_ask_for_invoices() {
+async fn those_who_wait_for_a_price_are_bounded_and_hold_up_no_fixed_price() {
     let desk = Desk::new(Hangs);
     let wallet = DevBackend::new();
     let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), wallet.clone())
@@ -234,6 +246,8 @@ async fn who_has_no_token_waits_among_those_who_ask_for_invoices() {
     }
     let refused = present(&gate, None).await.unwrap_err();
     assert_eq!((outcome(&refused), desk.asked()), ((503, Some("busy")), 1));
+    let fixed = Gate::new(&issuer, "news", Offer::new(Price::sat(1), Access::pass(HOUR))).unwrap();
+    assert_eq!(outcome(&present(&fixed, None).await.unwrap_err()), (402, Some("missing_credential")));
 }
 
 #[tokio::test]
@@ -460,6 +474,33 @@ async fn a_rate_is_asked_at_half_its_age_and_refused_past_it() {
             assert!(refused.headers().contains_key(RETRY_AFTER));
         }
     }
+}
+
+/// A source whose first answer is a rate, and which never answers again.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_stops_no_sale_while_the_last_rate_is_good() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let shop = shop_with(|issuer| {
+        issuer.with_rates(10 * MINUTE, move |_| {
+            let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if !first {
+                    pending::<()>().await;
+                }
+                Ok(ExchangeRate::per_bitcoin(10_000_000)?)
+            }
+        })
+    });
+    let gate = Gate::new(&shop.issuer, "news", Offer::new(Price::minor(1, USD), Access::pass(HOUR))).unwrap();
+    assert_eq!(amount_msat(&present(&gate, None).await.unwrap_err()), 10_000);
+    shop.clock.advance(Duration::from_secs(301));
+    let began = tokio::time::Instant::now();
+    let (a, b, c) = tokio::join!(present(&gate, None), present(&gate, None), present(&gate, None));
+    for refused in [a, b, c] {
+        assert_eq!(amount_msat(&refused.unwrap_err()), 10_000);
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), began.elapsed().as_secs()), (2, 5), "one waited for all");
 }
 
 #[tokio::test(start_paused = true)]

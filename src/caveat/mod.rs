@@ -143,8 +143,8 @@ pub(crate) struct Claims<'m> {
     pub(crate) rate: Option<Rate>,
     /// The lowest price that any caveat allows.
     pub(crate) max_price: Option<Amount>,
-    /// Whether the server bound the token to a price.
-    pub(crate) price_is_bound: bool,
+    /// The price that the server bound the token to.
+    pub(crate) sold_for: Option<Amount>,
     /// By what the backend finds its invoice.
     pub(crate) handle: Option<&'m str>,
 }
@@ -168,7 +168,7 @@ struct Seen<'m> {
     uses: Option<Uses>,
     rate: Option<Rate>,
     max_price: Option<Amount>,
-    price_is_bound: bool,
+    sold_for: Option<Amount>,
     handle: Option<&'m str>,
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn check<'m>(token: &Verified<'m>, scope: &Scope<'_>) -> Result<Claim
         uses: seen.uses,
         rate: seen.rate,
         max_price: seen.max_price,
-        price_is_bound: seen.price_is_bound,
+        sold_for: seen.sold_for,
         handle: seen.handle,
     })
 }
@@ -230,8 +230,10 @@ fn apply<'m>(
                 Suffix::ValidUntil => expiry::apply(&mut seen.expiry, value, minted, unix(scope.now))?,
                 Suffix::MaxUses => uses::apply(&mut seen.uses, value, minted)?,
                 Suffix::MaxPrice => {
-                    price::apply(&mut seen.max_price, value)?;
-                    seen.price_is_bound |= minted;
+                    let price = price::apply(&mut seen.max_price, value)?;
+                    if minted {
+                        seen.sold_for = Some(price);
+                    }
                 }
                 Suffix::Rate => rate::apply(&mut seen.rate, value, minted)?,
                 Suffix::Method => method::apply(value, &scope.head.method)?,

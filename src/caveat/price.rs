@@ -3,14 +3,15 @@
 use crate::price::Amount;
 use crate::refusal::Refusal;
 
-pub(super) fn apply(seen: &mut Option<Amount>, value: &str) -> Result<(), Refusal> {
+/// Gives what the caveat says.
+pub(super) fn apply(seen: &mut Option<Amount>, value: &str) -> Result<Amount, Refusal> {
     let amount = Amount::parse(value).ok_or(Refusal::InvalidCaveat)?;
     match seen {
         Some(lowest) if lowest.unit() != amount.unit() => return Err(Refusal::PriceTooHigh),
         Some(lowest) if lowest.value() <= amount.value() => {}
         _ => *seen = Some(amount),
     }
-    Ok(())
+    Ok(amount)
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ impl Default for Config {
 /// # Limits
 impl IssuerBuilder {
     /// How many invoices may be asked for at once, and how long each may take:
-    /// 64 and 10 seconds unless set. Beyond either a request is answered 503.
+    /// 64 and 10 seconds unless set. Beyond either a request is answered 503. As
+    /// many unpaid requests at once may wait for a price or a rate.
     pub fn with_invoice_limits(mut self, in_flight: usize, time_limit: Duration) -> Self {
         self.limits.in_flight = in_flight;
         self.limits.time_limit = time_limit;

@@ -53,6 +53,7 @@ use table::Table;
 #[derive(Debug)]
 pub(crate) struct Limits {
     in_flight: Semaphore,
+    pricing: Semaphore,
     pub(crate) time_limit: Duration,
     /// Who asks for a challenge.
     clients: Clients,
@@ -69,8 +70,10 @@ impl Limits {
     /// # Errors
     /// The ranges of proxies cannot be read.
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        let places = config.in_flight.min(Semaphore::MAX_PERMITS);
         Ok(Self {
-            in_flight: Semaphore::new(config.in_flight.min(Semaphore::MAX_PERMITS)),
+            in_flight: Semaphore::new(places),
+            pricing: Semaphore::new(places),
             time_limit: config.time_limit,
             clients: config.clients?,
             client_quota: config.client,
@@ -85,6 +88,13 @@ impl Limits {
     /// A place among the invoices that are made at once; `None` where all are taken.
     pub(crate) fn enter(&self) -> Option<SemaphorePermit<'_>> {
         self.in_flight.try_acquire().ok()
+    }
+
+    /// A place among those who have paid nothing and ask for a price: as many as
+    /// for invoices, and beside them, so that a pricer that is slow holds up no
+    /// gate of a fixed price.
+    pub(crate) fn enter_pricing(&self) -> Option<SemaphorePermit<'_>> {
+        self.pricing.try_acquire().ok()
     }
 
     /// The client that sent this request; `None` where nobody can tell.
