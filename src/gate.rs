@@ -84,7 +84,8 @@ impl Gate {
     }
 
     /// Begins a gate, or several of one service: the builder can be cloned.
-    /// The service name is `[a-z0-9-]{1,64}`; a second builder of the issuer
+    /// The service name is `[a-z0-9-]{1,64}` ([`service_name`](crate::service_name)
+    /// makes one of any text); a second builder of the issuer
     /// with the same name does not build.
     pub fn builder(issuer: &Issuer, service: &str, offer: Offer) -> GateBuilder {
         GateBuilder::new(issuer, service, offer)

@@ -200,6 +200,7 @@ pub use ledger::RedisLedger;
 pub use ledger::SqliteLedger;
 pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use limit::{ClientId, ForwardedHeader, PeerAddr};
+pub use name::service_name;
 pub use offer::{Access, Offer};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
