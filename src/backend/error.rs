@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-#[cfg(feature = "_tls")]
+#[cfg(any(feature = "_http", feature = "nwc"))]
 use http::{HeaderMap, header::RETRY_AFTER};
 
 /// Why a backend made no invoice, or did not say what became of one.
@@ -38,7 +38,7 @@ pub enum BackendErrorKind {
     Backend,
 }
 
-#[cfg(feature = "_tls")]
+#[cfg(any(feature = "_http", feature = "nwc"))]
 impl BackendErrorKind {
     /// Of an answer 429: Retry-After in its form of seconds, which APIs use; an
     /// hour at most.
