@@ -1,4 +1,5 @@
-//! One call of a backend: in bounded time, and a panic is its failure.
+//! Calls of a backend: in bounded time, a panic is its failure, and an answer
+//! that was lost is looked for.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,6 +7,8 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+#[cfg(any(feature = "cln", feature = "phoenixd"))]
+use super::Invoice;
 use super::{BackendError, BackendErrorKind};
 use crate::sync::timeout;
 
@@ -22,4 +25,23 @@ pub(crate) async fn call<'a, T>(
             .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
     });
     timeout(time_limit, caught).await.unwrap_or_else(|_| Err(BackendError::timeout()))
+}
+
+/// Makes an invoice. Where it may have been made though the answer was lost, it
+/// is looked for once by the key that it was asked for with.
+#[cfg(any(feature = "cln", feature = "phoenixd"))]
+pub(super) async fn create_or_find(
+    create: impl Future<Output = Result<Invoice, BackendError>>,
+    find: impl Future<Output = Result<Option<Invoice>, BackendError>>,
+) -> Result<Invoice, BackendError> {
+    let error = match create.await {
+        Ok(invoice) => return Ok(invoice),
+        Err(error) => error,
+    };
+    if error.may_have_happened() {
+        if let Ok(Some(invoice)) = find.await {
+            return Ok(invoice);
+        }
+    }
+    Err(error)
 }

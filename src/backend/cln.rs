@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::call::create_or_find;
 use super::config::{base_url, env, env_network, env_opt, read_file, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
@@ -338,16 +339,7 @@ impl PaymentBackend for ClnBackend {
             description: shortened(&ask.description, MAX_DESCRIPTION).replace(char::is_control, " "),
             expiry: ask.expiry.as_secs(),
         };
-        let error = match self.create(&new).await {
-            Ok(invoice) => return Ok(invoice),
-            Err(error) => error,
-        };
-        if error.may_have_happened() {
-            if let Ok(Some(invoice)) = self.find(&label).await {
-                return Ok(invoice);
-            }
-        }
-        Err(error)
+        create_or_find(self.create(&new), self.find(&label)).await
     }
 
     async fn look_up(

@@ -12,6 +12,7 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::call::create_or_find;
 use super::config::{base_url, env, env_network, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
@@ -205,17 +206,8 @@ impl PaymentBackend for PhoenixdBackend {
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
         let external_id = format!("l402-{}", ask.token_id);
-        let error = match self.create(ask, &external_id).await {
-            Ok(invoice) => return Ok(invoice),
-            Err(error) => error,
-        };
         // It would make a second invoice of the same id: look, and never ask twice.
-        if error.may_have_happened() {
-            if let Ok(Some(invoice)) = self.find(&external_id).await {
-                return Ok(invoice);
-            }
-        }
-        Err(error)
+        create_or_find(self.create(ask, &external_id), self.find(&external_id)).await
     }
 
     async fn look_up(
