@@ -1,0 +1,10 @@
+//! The paying client: a tower layer that answers challenges with payments,
+//! within a budget.
+
+mod budget;
+mod store;
+mod wallet;
+
+pub use budget::{Budget, Limit};
+pub use store::{Begun, Purchase, PurchaseState, Spent, StoreError, TokenStore};
+pub use wallet::{PayError, PayErrorKind, Payment, PaymentRequest, PaymentStatus, Wallet};
