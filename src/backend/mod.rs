@@ -58,6 +58,8 @@ pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
 pub use cln::{ClnBackend, ClnConfig};
+#[cfg(all(feature = "client", feature = "dev"))]
+pub(crate) use dev::DevPayment;
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
