@@ -68,6 +68,18 @@ impl Budget {
         self
     }
 
+    /// The most that a payment may cost now, in msat and with its fee.
+    pub(super) fn room(&self, spent: &Spent) -> u64 {
+        let left = [
+            self.request_msat,
+            self.origin_msat.saturating_sub(spent.origin_msat),
+            self.hour_msat.saturating_sub(spent.hour_msat),
+            self.day_msat.saturating_sub(spent.day_msat),
+            self.total_msat.saturating_sub(spent.total_msat),
+        ];
+        left.into_iter().fold(ALL_BITCOIN_MSAT, u64::min)
+    }
+
     /// Whether a payment that costs this at most, in msat and with its fee, may
     /// be added to what was spent: the rule that every
     /// [`TokenStore`](super::TokenStore) goes by. A sum that is no number goes
