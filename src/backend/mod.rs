@@ -4,7 +4,7 @@
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
-mod cln;
+pub(crate) mod cln;
 #[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
@@ -12,24 +12,24 @@ mod cln;
 )]
 mod config;
 #[cfg(feature = "dev")]
-mod dev;
+pub(crate) mod dev;
 mod error;
 #[cfg(feature = "_http")]
 #[cfg_attr(
-    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    not(all(feature = "client", feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod http;
+pub(crate) mod http;
 #[cfg(feature = "lnbits")]
-mod lnbits;
+pub(crate) mod lnbits;
 #[cfg(feature = "lnd")]
-mod lnd;
+pub(crate) mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
 #[cfg(feature = "nwc")]
-mod nwc;
+pub(crate) mod nwc;
 #[cfg(feature = "phoenixd")]
-mod phoenixd;
+pub(crate) mod phoenixd;
 #[cfg(feature = "_http")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
@@ -58,8 +58,6 @@ pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
 pub use cln::{ClnBackend, ClnConfig};
-#[cfg(all(feature = "client", feature = "dev"))]
-pub(crate) use dev::DevPayment;
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
