@@ -6,5 +6,5 @@ mod store;
 mod wallet;
 
 pub use budget::{Budget, Limit};
-pub use store::{Begun, MemoryStore, Purchase, PurchaseState, Spent, StoreError, TokenStore};
+pub use store::{Begun, FileStore, MemoryStore, Purchase, PurchaseState, Spent, StoreError, TokenStore};
 pub use wallet::{PayError, PayErrorKind, Payment, PaymentRequest, PaymentStatus, Wallet};

@@ -9,6 +9,7 @@
 //! book; `sqlite.rs` does the same to tables.
 
 mod book;
+mod file;
 mod memory;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use zeroize::Zeroize;
 use super::budget::{Budget, Limit};
 use crate::preimage::{PaymentHash, Preimage};
 
+pub use file::FileStore;
 pub use memory::MemoryStore;
 
 /// What counts as the last hour and the last day, in seconds.
@@ -121,21 +123,23 @@ impl Purchase {
         self.amount_msat.saturating_add(fee_msat)
     }
 
-    /// The payment was made.
-    fn settle(&mut self, preimage: Option<Preimage>, fee_msat: u64, paid_at: u64) {
-        if let PurchaseState::Pending = self.state {
+    /// The payment was made. Whether that is new.
+    fn settle(&mut self, preimage: Option<Preimage>, fee_msat: u64, paid_at: u64) -> bool {
+        let is_pending = matches!(self.state, PurchaseState::Pending);
+        if is_pending {
             match preimage {
                 Some(preimage) => self.state = PurchaseState::Held { preimage, fee_msat, paid_at },
                 None => self.go(fee_msat, paid_at),
             }
         }
+        is_pending
     }
 
-    /// The token is of no more use.
-    fn discard(&mut self) {
-        if let PurchaseState::Held { fee_msat, paid_at, .. } = self.state {
-            self.go(fee_msat, paid_at);
-        }
+    /// The token is of no more use. Whether that is new.
+    fn discard(&mut self) -> bool {
+        let PurchaseState::Held { fee_msat, paid_at, .. } = self.state else { return false };
+        self.go(fee_msat, paid_at);
+        true
     }
 
     fn go(&mut self, fee_msat: u64, paid_at: u64) {
