@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use l402::client::{FileStore, MemoryStore, TokenStore};
+use l402::client::{FileStore, MemoryStore, SqliteStore, TokenStore};
 use l402::conformance;
 use tempfile::TempDir;
 
@@ -32,6 +32,16 @@ async fn a_file_keeps_the_contract() {
     let file = folder.file("tokens.json");
     conformance::token_store::check(async || {
         Arc::new(FileStore::open(&file).await.unwrap()) as Arc<dyn TokenStore>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_keeps_the_contract() {
+    let folder = Folder::new();
+    let file = folder.file("tokens.db");
+    conformance::token_store::check(async || {
+        Arc::new(SqliteStore::open(&file).await.unwrap()) as Arc<dyn TokenStore>
     })
     .await;
 }

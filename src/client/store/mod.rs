@@ -11,8 +11,11 @@
 mod book;
 mod file;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
+use std::fs::Metadata;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,6 +26,8 @@ use crate::preimage::{PaymentHash, Preimage};
 
 pub use file::FileStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 
 /// What counts as the last hour and the last day, in seconds.
 const HOUR: u64 = 3_600;
@@ -224,6 +229,20 @@ impl StoreError {
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+}
+
+/// # Errors
+/// A file that is there is not its owner's alone.
+#[cfg_attr(not(unix), expect(clippy::unnecessary_wraps, reason = "as on unix"))]
+fn check_private(metadata: &Metadata) -> Result<(), &'static str> {
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        return Err("it holds credentials, and others than its owner may read or write it: \
+                    take that away with `chmod 600`");
+    }
+    #[cfg(not(unix))]
+    let _ = metadata;
+    Ok(())
 }
 
 /// Keeps purchases.

@@ -9,6 +9,7 @@ use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
 use super::OpenError;
+use crate::client::store::check_private;
 
 pub(super) struct Disk {
     file: PathBuf,
@@ -52,12 +53,7 @@ impl Disk {
         if !metadata.is_file() {
             return Err("it is no file".into());
         }
-        #[cfg(unix)]
-        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-            return Err("it holds credentials, and others than its owner may read or write it: \
-                        take that away with `chmod 600`"
-                .into());
-        }
+        check_private(&metadata)?;
         let length = usize::try_from(metadata.len())?;
         // One more, so that what is read moves to no other place in memory.
         let mut text = Zeroizing::new(Vec::with_capacity(length.saturating_add(1)));
