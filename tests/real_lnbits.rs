@@ -1,6 +1,7 @@
 //! The real LNbits, which `tests/lnbits/run` starts: it sells over
-//! `LnbitsBackend`, and over `LnurlBackend` as an LNURL-pay provider.
-#![cfg(all(feature = "lnbits", feature = "lnurl"))]
+//! `LnbitsBackend`, and over `LnurlBackend` as an LNURL-pay provider; and `LnbitsWallet`
+//! pays.
+#![cfg(all(feature = "client", feature = "lnbits", feature = "lnurl"))]
 
 mod support {
     pub(crate) mod lnbits_server;
@@ -207,6 +208,18 @@ async fn lnbits_keeps_the_contract() {
     conformance::backend::check(Arc::new(lnbits.backend())).await;
     conformance::backend::check_settlement(Arc::new(lnbits.backend()), async |bolt11: String| {
         lnbits.pay(&bolt11).await;
+    })
+    .await;
+}
+
+/// What the payer has is counted over all of it, so this test is one.
+#[tokio::test]
+#[ignore = "needs tests/lnbits/run"]
+async fn lnbits_keeps_the_contract_of_a_wallet() {
+    let lnbits = Lnbits::from_env();
+    let wallet = Arc::new(lnbits.wallet_of_its_own().await);
+    conformance::wallet::check(wallet.clone(), Arc::new(lnbits.backend()), async || {
+        lnbits.spent_of_its_own().await
     })
     .await;
 }

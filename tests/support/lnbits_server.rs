@@ -6,6 +6,7 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use l402::client::LnbitsWallet;
 use l402::{LnbitsBackend, LnbitsConfig, Network, Preimage};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -43,6 +44,25 @@ impl Lnbits {
     /// A backend with the key of the wallet that pays.
     pub fn backend_of_another_wallet(&self) -> LnbitsBackend {
         self.backend_with_key(&self.payer)
+    }
+
+    /// The wallet that pays.
+    pub fn wallet(&self) -> LnbitsWallet {
+        self.wallet_with_key(&self.payer)
+    }
+
+    /// A wallet with the invoice key of the one that sells: it may be paid alone.
+    pub fn wallet_that_may_not_pay(&self) -> LnbitsWallet {
+        self.wallet_with_key(&self.seller)
+    }
+
+    pub fn wallet_with_key(&self, key: &str) -> LnbitsWallet {
+        LnbitsWallet::new(LnbitsConfig::new(&self.url, Network::Bitcoin, key)).unwrap()
+    }
+
+    pub async fn payer_has_msat(&self) -> u64 {
+        let wallet = self.call(Method::GET, "/api/v1/wallet", &self.payer, None).await;
+        wallet["balance"].as_u64().unwrap()
     }
 
     pub fn backend_with_key(&self, key: &str) -> LnbitsBackend {
