@@ -19,6 +19,8 @@ pub struct Lnbits {
     seller: String,
     /// The admin key of the wallet that pays.
     payer: String,
+    /// The admin key of another one that pays, whose balance is watched.
+    spender: String,
     /// The Lightning address of the wallet that sells.
     pub address: String,
 }
@@ -33,6 +35,7 @@ impl Lnbits {
             url: env("L402_TEST_LNBITS"),
             seller: env("L402_TEST_LNBITS_SELLER"),
             payer: env("L402_TEST_LNBITS_PAYER"),
+            spender: env("L402_TEST_LNBITS_SPENDER"),
             address: env("L402_TEST_LNBITS_ADDRESS"),
         }
     }
@@ -46,12 +49,12 @@ impl Lnbits {
         self.backend_with_key(&self.payer)
     }
 
-    /// The wallet that pays.
+    /// A wallet that no other test spends from.
     pub fn wallet(&self) -> LnbitsWallet {
-        self.wallet_with_key(&self.payer)
+        self.wallet_with_key(&self.spender)
     }
 
-    /// A wallet with the invoice key of the one that sells: it may be paid alone.
+    /// With the invoice key of the wallet that sells: it may be paid alone.
     pub fn wallet_that_may_not_pay(&self) -> LnbitsWallet {
         self.wallet_with_key(&self.seller)
     }
@@ -60,8 +63,9 @@ impl Lnbits {
         LnbitsWallet::new(LnbitsConfig::new(&self.url, Network::Bitcoin, key)).unwrap()
     }
 
-    pub async fn payer_has_msat(&self) -> u64 {
-        let wallet = self.call(Method::GET, "/api/v1/wallet", &self.payer, None).await;
+    /// What `wallet` has, in msat.
+    pub async fn balance_msat(&self) -> u64 {
+        let wallet = self.call(Method::GET, "/api/v1/wallet", &self.spender, None).await;
         wallet["balance"].as_u64().unwrap()
     }
 
