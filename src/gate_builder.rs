@@ -45,6 +45,8 @@ pub struct GateBuilder {
     free_requests: Option<FreeRequests>,
     pool_size: usize,
     dry_run: bool,
+    #[cfg(feature = "page")]
+    page: Option<Arc<crate::page::Page>>,
 }
 
 impl GateBuilder {
@@ -64,6 +66,8 @@ impl GateBuilder {
             free_requests: None,
             pool_size: 0,
             dry_run: false,
+            #[cfg(feature = "page")]
+            page: None,
         }
     }
 
@@ -257,12 +261,22 @@ impl GateBuilder {
         self
     }
 
+    /// Shows people this page in place of the
+    /// [issuer's](crate::IssuerBuilder::with_page), whose route it shares.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    pub fn with_page(mut self, page: crate::page::Page) -> Self {
+        self.page = Some(Arc::new(page));
+        self
+    }
+
     /// The gate.
     ///
     /// # Errors
     /// A name is not allowed or taken, the offers contradict each other or
     /// what the gate requires, a token would be too long, uses are to be counted
-    /// without a ledger, or invoices kept ready of a price that changes.
+    /// without a ledger, invoices kept ready of a price that changes, or a page
+    /// shown whose issuer has no route for it.
     pub fn build(self) -> Result<Gate, Error> {
         let service = &self.service;
         name::validate(service)?;
@@ -324,6 +338,16 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
+        #[cfg(feature = "page")]
+        let page = match (self.page.clone(), &self.issuer.0.page) {
+            (Some(_), None) => {
+                return Err(Error::new(
+                    ErrorKind::Page,
+                    format!("gate `{service}` has a page: give the issuer its route with `with_page`"),
+                ));
+            }
+            (own, issuers) => own.or_else(|| issuers.as_ref().map(|(_, page)| page.clone())),
+        };
         let pool = self.pool(least)?;
         let mut known: Vec<_> = self
             .offers
@@ -356,6 +380,8 @@ impl GateBuilder {
             free_requests: self.free_requests,
             pool,
             dry_run: self.dry_run,
+            #[cfg(feature = "page")]
+            page,
         })))
     }
 }
