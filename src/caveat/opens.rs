@@ -1,6 +1,8 @@
 //! What a token opens, whichever gate it is for.
 
 use super::{Caveat, CaveatRegistry, HANDLE, SERVICES, Suffix, digits, services, split_once};
+use http::request::Parts;
+
 use crate::macaroon::Verified;
 
 /// What the server minted into a token.
@@ -10,20 +12,24 @@ pub(crate) struct Opens<'m> {
     pub(crate) services: Vec<(&'m str, u64)>,
     /// By what the backend finds its invoice.
     pub(crate) handle: Option<&'m str>,
-    /// Whether it is for what one request names: it is bound to that, or was
-    /// sold at a price by the request.
+    /// Whether it is for what one request names: it is bound to something that
+    /// this one does not have, or was sold at a price by the request.
     pub(crate) is_particular: bool,
 }
 
 /// Reads what the server minted, and nothing that a holder added.
-pub(crate) fn opens<'m>(token: &Verified<'m>, registry: &CaveatRegistry) -> Opens<'m> {
+pub(crate) fn opens<'m>(token: &Verified<'m>, registry: &CaveatRegistry, head: &Parts) -> Opens<'m> {
     let mut opens = Opens::default();
+    let here = registry.bind_to(head).unwrap_or_default();
     let minted = token.caveats().filter(|(_, minted)| *minted);
     for caveat in minted.filter_map(|(bytes, _)| Caveat::parse(std::str::from_utf8(bytes).ok()?)) {
         match caveat.condition {
             SERVICES => opens.services = services::names(caveat.value).map(|name| (name, 0)).collect(),
             HANDLE => opens.handle = Some(caveat.value),
-            condition if registry.binds(condition) => opens.is_particular = true,
+            condition if registry.binds(condition) => {
+                opens.is_particular |=
+                    !here.iter().any(|bound| bound.is(condition) && bound.has(caveat.value));
+            }
             condition => {
                 let Some((service, suffix)) = split_once(condition, b'_') else { continue };
                 match Suffix::parse(suffix) {

@@ -55,7 +55,8 @@
 //!   browser without Fetch Metadata only `GET` and `HEAD` show it.
 //! - Its path is `/`; or the path of the request, where the token is for that
 //!   alone: sold at a price by the request, or [bound](crate::CaveatRegistry::bind)
-//!   to it. So what is sold by the article is kept by the article.
+//!   to what the request for the route does not have. So what is sold by the
+//!   article is kept by the article.
 //! - A gate with a page takes every cookie of ours out of the headers before the
 //!   inner service sees them, whichever service it is of. A handler that no gate
 //!   stands before gets it with the others: one that hands requests on to

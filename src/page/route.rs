@@ -176,7 +176,7 @@ impl Issuer {
                 return Err(Malformed::NoPreimage.into());
             }
             let token = macaroon::verify(&credential.macaroon, preimage, &issuer.keys.load())?;
-            let opens = caveat::opens(&token, &issuer.caveats);
+            let opens = caveat::opens(&token, &issuer.caveats, head);
             let client = || issuer.limits.client(head);
             let unconfirmed =
                 issuer.payments.unconfirmed(token.payment_hash(), opens.handle, preimage.is_some(), client);
