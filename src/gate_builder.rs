@@ -214,6 +214,18 @@ impl GateBuilder {
         self
     }
 
+    /// The gate's own page, or the issuer's.
+    #[cfg(feature = "page")]
+    fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
+        match (&self.page, &self.issuer.0.page) {
+            (Some(_), None) => Err(Error::new(
+                ErrorKind::Page,
+                format!("gate `{}` has a page: give the issuer its route with `with_page`", self.service),
+            )),
+            (own, issuers) => Ok(own.clone().or_else(|| issuers.as_ref().map(|(_, page)| page.clone()))),
+        }
+    }
+
     /// The pool of the offer that the gate sells a request of the fewest units.
     fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
@@ -338,17 +350,9 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
-        #[cfg(feature = "page")]
-        let page = match (self.page.clone(), &self.issuer.0.page) {
-            (Some(_), None) => {
-                return Err(Error::new(
-                    ErrorKind::Page,
-                    format!("gate `{service}` has a page: give the issuer its route with `with_page`"),
-                ));
-            }
-            (own, issuers) => own.or_else(|| issuers.as_ref().map(|(_, page)| page.clone())),
-        };
         let pool = self.pool(least)?;
+        #[cfg(feature = "page")]
+        let page = self.page()?;
         let mut known: Vec<_> = self
             .offers
             .iter()

@@ -183,7 +183,7 @@ async fn the_page_tells_what_is_sold_and_for_how_much() {
         "100 pages",
         "2100 sat",
         "100 requests within 30 days",
-        "this invoice",
+        "This invoice buys it.",
         "role=\"img\" aria-label=\"QR code of the Lightning invoice\"",
         "data-left=\"300\"",
         "5 minutes",

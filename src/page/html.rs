@@ -24,7 +24,8 @@ pub(super) fn challenge(view: &View<'_>, texts: &Texts, style: &Style) -> String
 pub(super) struct Rejection<'a> {
     pub(super) texts: &'a Texts,
     pub(super) reason: &'a str,
-    pub(super) again: Option<(&'a str, &'a Submitted)>,
+    /// The route, what was sent to it, and whether it sees payments.
+    pub(super) again: Option<(&'a str, &'a Submitted, bool)>,
 }
 
 impl Rejection<'_> {
@@ -38,8 +39,8 @@ impl Display for Rejection<'_> {
         let Self { texts, reason, again } = self;
         write!(f, "<main><header><h1>{}</h1></header><section>", Escaped(&texts.title))?;
         write!(f, r#"<p role="alert" class="alert">{}</p>"#, Escaped(reason))?;
-        if let Some((route, Submitted { token, back, .. })) = again {
-            form(f, texts, route, token, back, false)?;
+        if let Some((route, Submitted { token, back, .. }, sees_payment)) = again {
+            form(f, texts, route, token, back, *sees_payment)?;
         }
         f.write_str("</section></main>")
     }
@@ -131,7 +132,7 @@ impl Body<'_> {
                 write!(f, r#" <span class="dim">({})</span>"#, Escaped((texts.price)(invoiced)))?;
             }
         }
-        write!(f, r#"</p><p>{}</p></header>"#, Escaped((texts.terms)(offer)))
+        write!(f, "</p><p>{}</p></header>", Escaped((texts.terms)(offer)))
     }
 
     fn payment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,7 +157,7 @@ impl Body<'_> {
         write!(
             f,
             concat!(
-                r#"<div class="actions"><button id="webln" class="main" type="button" hidden>{}</button>"#,
+                r#"<div class="actions"><button id="wallet" class="main" type="button" hidden>{}</button>"#,
                 r#"<a class="button main" href="lightning:{}">{}</a>"#,
                 r#"<button id="copy" type="button" hidden>{}</button></div>"#,
                 r#"<details id="invoice"><summary>{}</summary><code id="bolt11">{}</code></details></div>"#,
@@ -171,7 +172,7 @@ impl Body<'_> {
         let waiting = if view.sees_payment { &*texts.waiting } else { "" };
         write!(
             f,
-            r#"<p id="status" class="text" role="status">{}</p><p id="renew" class="text" hidden><a href="">{}</a></p></section>"#,
+            r#"<p id="status" role="status">{}</p><p id="renew" class="actions" hidden><a class="button main" href="">{}</a></p></section>"#,
             Escaped(waiting),
             Escaped(&texts.renew),
         )

@@ -3,7 +3,7 @@
 //! A browser asks for `text/html` first. It gets the same 402 with the same
 //! headers, and in the body one page that stands for itself: what is sold and
 //! for how much, every offer, the invoice as a QR code, as a `lightning:` link
-//! and for the clipboard, the browser's own wallet (WebLN) where there is one.
+//! and for the clipboard, the browser's own wallet (`WebLN`) where there is one.
 //! It asks no other host for anything. Programs (`Accept: */*`, or none) get
 //! JSON as ever.
 //!

@@ -52,18 +52,18 @@
   };
 
   // A wallet in the browser, now or when it is ready.
-  const offer = () => { $('webln').hidden = !window.webln; };
+  const offer = () => { $('wallet').hidden = typeof window.webln?.sendPayment !== 'function'; };
   addEventListener('webln:ready', offer);
   offer();
-  $('webln').onclick = async () => {
-    $('webln').disabled = true;
+  $('wallet').onclick = async () => {
+    $('wallet').disabled = true;
     try {
       await window.webln.enable();
       const payment = await window.webln.sendPayment(data.invoice);
       open(data.token, payment.preimage);
     } catch {
       say(data.weblnFailed);
-      $('webln').disabled = false;
+      $('wallet').disabled = false;
     }
   };
 

@@ -147,7 +147,12 @@ impl Issuer {
             Ok(checked) => checked,
             Err(refusal) => {
                 let (reason, can_mend) = explain(&refusal, texts);
-                return reject(status(&refusal), reason, can_mend.then_some((route, &submitted)));
+                let sees_payment = self.0.payments.policy.admit_settled;
+                return reject(
+                    status(&refusal),
+                    reason,
+                    can_mend.then_some((route, &submitted, sees_payment)),
+                );
             }
         };
         let Some(cookies) = cookies(&checked, &submitted, unix(self.0.clock.now())) else {

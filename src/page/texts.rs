@@ -42,7 +42,7 @@ pub struct Texts {
     pub qr: Text,
     /// The link that opens a wallet on this device.
     pub open_wallet: Text,
-    /// The button that pays with the browser's wallet (WebLN).
+    /// The button that pays with the browser's wallet (`WebLN`).
     pub webln: Text,
     /// When the browser's wallet did not pay.
     pub webln_failed: Text,
@@ -120,13 +120,13 @@ impl Default for Texts {
             renew: "Get a new invoice".into(),
             not_kept: "Do not pay here: this browser would not keep what you paid for. Allow cookies, and open the page over https.".into(),
             offers: "What opens this page".into(),
-            this_invoice: "this invoice".into(),
+            this_invoice: "This invoice buys it.".into(),
             links: "Other ways to pay".into(),
             already_paid: "Already paid?".into(),
             preimage_help: "Enter the preimage, which your wallet shows as proof of the payment.".into(),
             settled_help: "The page opens when the payment arrives. If it does not, press the button. Enter the preimage, the proof of payment, if your wallet shows one.".into(),
             preimage: "Preimage".into(),
-            open: "Open".into(),
+            open: "Open the page".into(),
             not_a_preimage: "A preimage is 64 digits and letters from a to f.".into(),
             wrong_preimage: "That is the preimage of another payment.".into(),
             not_paid: "The payment has not arrived yet. Try again in a few seconds.".into(),
