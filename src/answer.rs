@@ -120,7 +120,7 @@ pub(crate) fn respond(
     let grpc = grpc_content_type(head);
     let mut response = match grpc {
         Some(content_type) => trailers_only(content_type, &refusal),
-        None => problem(gate, head, status, &refusal, sold),
+        None => body(gate, head, status, &refusal, sold),
     };
 
     let headers = response.headers_mut();
@@ -175,6 +175,21 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
     trailers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
     trailers.insert("grpc-message", HeaderValue::from_static(message));
     trailers
+}
+
+/// The body for a program, or for the person behind a browser.
+fn body(
+    gate: &GateInner,
+    head: &Parts,
+    status: StatusCode,
+    refusal: &Refusal,
+    sold: Option<&Sold>,
+) -> Response<Bytes> {
+    #[cfg(feature = "page")]
+    if let Some(page) = sold.and_then(|sold| crate::page::answer(gate, head, sold)) {
+        return page;
+    }
+    problem(gate, head, status, refusal, sold)
 }
 
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in

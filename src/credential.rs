@@ -8,6 +8,9 @@
 //! Macaroon, Grpc-Metadata-Macaroon, Token = hex of a macaroon with a `preimage=` caveat
 //! ```
 //!
+//! With the feature `page` a gate that has a page also reads the cookie that the
+//! page's form sets (`cookie.rs`), where a request says nothing else.
+//!
 //! A token without a preimage is read, and refused by every issuer that was not
 //! told to admit it (`IssuerBuilder::with_settled_tokens`).
 //!
@@ -20,6 +23,9 @@
 //! ([`read`]), so that what was authenticated is what is metered, and neither
 //! the handler nor the user's closures see a secret.
 
+#[cfg(feature = "page")]
+mod cookie;
+
 use std::fmt;
 use std::str;
 
@@ -28,12 +34,15 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::caveat::Caveat;
 use crate::macaroon::{MAX_MACAROON, Macaroon};
 use crate::preimage::Preimage;
 use crate::refusal::{Malformed, Refusal};
+
+#[cfg(feature = "page")]
+pub(crate) use cookie::{cookie_name, take_cookie};
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -76,6 +85,9 @@ enum Form {
     Pair { start: usize, end: usize },
     /// The hex of a macaroon with its preimage.
     Hex,
+    /// `token:preimage`, kept by a browser and shown without being asked.
+    #[cfg(feature = "page")]
+    Cookie,
 }
 
 impl Form {
@@ -83,6 +95,8 @@ impl Form {
         match self {
             Self::Pair { start, end } => &value.as_bytes()[start..end],
             Self::Hex => value.as_bytes(),
+            #[cfg(feature = "page")]
+            Self::Cookie => value.as_bytes(),
         }
     }
 }
@@ -161,13 +175,19 @@ impl Presented {
     pub(crate) fn put_back(&self, headers: &mut HeaderMap) {
         let text = self.form.text(&self.value);
         let (name, value) = match self.form {
-            Form::Pair { .. } => (AUTHORIZATION, HeaderValue::from_bytes(&[b"L402 ", text].concat())),
+            Form::Pair { .. } => (AUTHORIZATION, authorization(text)),
+            #[cfg(feature = "page")]
+            Form::Cookie => (AUTHORIZATION, authorization(text)),
             Form::Hex => (HEX_HEADERS[0].clone(), HeaderValue::from_bytes(text)),
         };
         let mut value = value.expect("a part of a header value is one");
         value.set_sensitive(true);
         headers.append(name, value);
     }
+}
+
+fn authorization(pair: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_bytes(&[b"L402 ", pair].concat())
 }
 
 /// The credentials of a request: all the same, or it is refused.
@@ -357,10 +377,12 @@ fn read_text<'b>(text: &[u8], form: Form, buffer: &'b mut TokenBuffer) -> Result
     match form {
         Form::Pair { .. } => read_pair(text, buffer),
         Form::Hex => read_hex(text, buffer),
+        #[cfg(feature = "page")]
+        Form::Cookie => read_pair(text, buffer),
     }
 }
 
-fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+pub(crate) fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }

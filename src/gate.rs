@@ -72,6 +72,8 @@ pub(crate) struct GateInner {
     pub(crate) free_requests: Option<FreeRequests>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) dry_run: bool,
+    #[cfg(feature = "page")]
+    pub(crate) page: Option<Arc<crate::page::Page>>,
 }
 
 impl Gate {
@@ -125,6 +127,10 @@ impl Gate {
 
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
+        #[cfg(feature = "page")]
+        let kept = self.0.page.as_ref().and_then(|_| credential::take_cookie(head, &self.0.service));
+        #[cfg(not(feature = "page"))]
+        let kept = None;
         let bearer = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
@@ -134,7 +140,7 @@ impl Gate {
             },
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
             _ => match credential::take(&mut head.headers) {
-                Ok(presented) => Bearer::of(presented),
+                Ok(presented) => Bearer::of(presented.or(kept)),
                 Err(refusal) => {
                     if self.0.dry_run {
                         credential::discard(&mut head.headers);
@@ -186,6 +192,8 @@ impl Gate {
     /// Without a token that opens it, a request is sold one, or admitted where
     /// it costs nothing.
     fn refuse(&self, head: &Parts, bearer: Bearer, refused: Refused) -> Result<Decided, Box<Unpriced>> {
+        #[cfg(feature = "page")]
+        let refused = bearer.excuse(refused);
         if bearer.outer.is_some() && self.0.lets_pass(head) {
             return Ok(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
@@ -274,6 +282,18 @@ pub(crate) struct Bearer {
 impl Bearer {
     fn of(presented: Option<Presented>) -> Self {
         Self { presented, outer: None }
+    }
+
+    /// Nobody chose to show a cookie: one that is broken is as good as none, so
+    /// that its browser is not shut out until it forgets it.
+    #[cfg(feature = "page")]
+    fn excuse(&self, refused: Refused) -> Refused {
+        let broken = refused.refusal.status() == StatusCode::UNAUTHORIZED;
+        if broken && self.presented.as_ref().is_some_and(Presented::is_cookie) {
+            Refusal::MissingCredential.into()
+        } else {
+            refused
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub struct GateBuilder {
     free_requests: Option<FreeRequests>,
     pool_size: usize,
     dry_run: bool,
+    #[cfg(feature = "page")]
+    page: Option<Arc<crate::page::Page>>,
 }
 
 impl GateBuilder {
@@ -64,6 +66,8 @@ impl GateBuilder {
             free_requests: None,
             pool_size: 0,
             dry_run: false,
+            #[cfg(feature = "page")]
+            page: None,
         }
     }
 
@@ -210,6 +214,18 @@ impl GateBuilder {
         self
     }
 
+    /// The gate's own page, or the issuer's.
+    #[cfg(feature = "page")]
+    fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
+        match (&self.page, &self.issuer.0.page) {
+            (Some(_), None) => Err(Error::new(
+                ErrorKind::Page,
+                format!("gate `{}` has a page: give the issuer its route with `with_page`", self.service),
+            )),
+            (own, issuers) => Ok(own.clone().or_else(|| issuers.as_ref().map(|(_, page)| page.clone()))),
+        }
+    }
+
     /// The pool of the offer that the gate sells a request of the fewest units.
     fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
@@ -257,12 +273,22 @@ impl GateBuilder {
         self
     }
 
+    /// Shows people this page in place of the
+    /// [issuer's](crate::IssuerBuilder::with_page), whose route it shares.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    pub fn with_page(mut self, page: crate::page::Page) -> Self {
+        self.page = Some(Arc::new(page));
+        self
+    }
+
     /// The gate.
     ///
     /// # Errors
     /// A name is not allowed or taken, the offers contradict each other or
     /// what the gate requires, a token would be too long, uses are to be counted
-    /// without a ledger, or invoices kept ready of a price that changes.
+    /// without a ledger, invoices kept ready of a price that changes, or a page
+    /// shown whose issuer has no route for it.
     pub fn build(self) -> Result<Gate, Error> {
         let service = &self.service;
         name::validate(service)?;
@@ -325,6 +351,8 @@ impl GateBuilder {
             ));
         }
         let pool = self.pool(least)?;
+        #[cfg(feature = "page")]
+        let page = self.page()?;
         let mut known: Vec<_> = self
             .offers
             .iter()
@@ -356,6 +384,8 @@ impl GateBuilder {
             free_requests: self.free_requests,
             pool,
             dry_run: self.dry_run,
+            #[cfg(feature = "page")]
+            page,
         })))
     }
 }

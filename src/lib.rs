@@ -59,6 +59,7 @@
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
+//! | `page` | `page`: a page for people in place of the JSON of a 402, with a QR code of the invoice, that opens what was paid for |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
@@ -124,6 +125,9 @@ pub mod macaroon;
 pub mod metrics;
 mod name;
 mod offer;
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+pub mod page;
 #[cfg(feature = "axum")]
 mod paid;
 mod payment;
@@ -207,6 +211,10 @@ pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use name::service_name;
 pub use offer::{Access, Offer};
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+#[doc(inline)]
+pub use page::Page;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use paid::Paid;

@@ -91,6 +91,19 @@ impl Currency {
         std::str::from_utf8(&self.0).expect("letters")
     }
 
+    /// How many digits of its smallest unit make one whole of the currency (ISO
+    /// 4217): 2 for dollars and cents, 0 for yen.
+    #[cfg(feature = "page")]
+    pub(crate) fn exponent(self) -> usize {
+        match self.as_str() {
+            "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI"
+            | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+            "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+            "CLF" | "UYW" => 4,
+            _ => 2,
+        }
+    }
+
     /// Reads the lower-case code of a caveat.
     fn parse(code: &str) -> Option<Self> {
         let letters: [u8; 3] = code.as_bytes().try_into().ok()?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use crate::answer::Refused;
-use crate::backend::LookUpBy;
 use crate::caveat::{self, Claims, Scope, is_minted};
 use crate::credential::{self, Presented};
 use crate::gate::{GateInner, Outer};
@@ -169,13 +168,10 @@ impl GateInner {
 
     /// Asks the backend whether the token was paid for, where that is not known.
     pub(crate) async fn confirm(&self, ruling: &Ruling) -> Result<(), Refused> {
-        let Some(payment) = &ruling.unconfirmed else { return Ok(()) };
-        let issuer = &*self.issuer.0;
-        // Sold on another backend: this one knows nothing of it.
-        if payment.handle.is_none() && issuer.capabilities.look_up() == Some(LookUpBy::Handle) {
-            return Err(Refusal::NotPaid.into());
+        match &ruling.unconfirmed {
+            Some(payment) => self.issuer.0.confirm(payment).await,
+            None => Ok(()),
         }
-        issuer.payments.confirm(payment, &*issuer.backend, &*issuer.clock, &issuer.limits).await
     }
 
     /// Counts the request of a rated pass.

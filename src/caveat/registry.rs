@@ -195,6 +195,11 @@ impl Bound {
         *self.condition == *condition
     }
 
+    #[cfg(feature = "page")]
+    pub(super) fn has(&self, value: &str) -> bool {
+        self.value == value
+    }
+
     pub(super) fn to_caveat(&self) -> String {
         format!("{}={}", self.condition, self.value)
     }
