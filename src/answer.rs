@@ -293,7 +293,7 @@ impl<'a> Terms<'a> {
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable(head).map(|offer| Listed::new(offer, sold)).collect(),
+            offers: gate.sellable(head).into_iter().flatten().map(|offer| Listed::new(offer, sold)).collect(),
         }
     }
 }

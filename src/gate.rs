@@ -34,6 +34,7 @@ use crate::ledger::{Debit, Reservation};
 use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
 use crate::price::{Amount, Price, Unit};
+use crate::pricer::PriceError;
 use crate::refusal::Refusal;
 use crate::ruling::{Granted, Ruling};
 use crate::sale;
@@ -205,7 +206,7 @@ impl Gate {
                 Some(price) => price.map(|price| (offer.clone(), price)),
                 None => return Err(Box::new(Unpriced { bearer, refused, offer: offer.clone() })),
             },
-            Err(unsold) => Err(unsold.into()),
+            Err(unsold) => Err(unsold),
         };
         Ok(self.sell_at(head, bearer, refused, priced))
     }
@@ -356,9 +357,10 @@ pub(crate) struct Payable {
 
 impl GateInner {
     /// The offers whose tokens open this request, the one that is sold first.
-    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Arc<Offer>> {
-        let units = self.cost.units(head);
-        self.offers.iter().filter(move |offer| opens(offer, self.min_tier, self.capability.as_deref(), units))
+    pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
+        let units = self.cost.units(head)?;
+        let capability = self.capability.as_deref();
+        Ok(self.offers.iter().filter(move |offer| opens(offer, self.min_tier, capability, units)))
     }
 
     /// The first offer that is enough for the gate, whatever a request costs.
@@ -370,9 +372,9 @@ impl GateInner {
     }
 
     /// The offer that this request is sold.
-    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refusal> {
+    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refused> {
         // A request that takes more units than any offer has cannot be paid for.
-        self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
+        self.sellable(head)?.next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST).into())
     }
 
     /// Whether the request is one of those that its client has free, and

@@ -16,6 +16,7 @@ use crate::limit::{FreeRequests, Level, Pool};
 use crate::name;
 use crate::offer::Offer;
 use crate::price::{Price, Unit};
+use crate::pricer::PriceError;
 use crate::sale;
 
 /// Longest token that is sold, in bytes. A challenge carries it twice, with an
@@ -114,7 +115,7 @@ impl GateBuilder {
 
     /// How many units of a counted token a request takes, from its head
     /// (without the credential). A request that takes 0 units still needs a
-    /// token that is good.
+    /// token that is good. Where the closure panics, the answer is 500.
     pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
         self.cost = Cost::Computed(Arc::new(units));
         self
@@ -398,10 +399,13 @@ pub(crate) enum Cost {
 }
 
 impl Cost {
-    pub(crate) fn units(&self, head: &Parts) -> u64 {
+    /// # Errors
+    /// The closure panics.
+    pub(crate) fn units(&self, head: &Parts) -> Result<u64, PriceError> {
         match self {
-            Self::Fixed(units) => *units,
-            Self::Computed(units) => units(head),
+            Self::Fixed(units) => Ok(*units),
+            Self::Computed(units) => catch_unwind(AssertUnwindSafe(|| units(head)))
+                .map_err(|_| PriceError::failed("closure of the cost panicked")),
         }
     }
 }

@@ -97,7 +97,7 @@ impl GateInner {
             }
             Some(uses) => Some(Debit {
                 account: token.payment_hash().into(),
-                units: self.cost.units(head),
+                units: self.cost.units(head)?,
                 limit: uses.sold,
                 ceiling: uses.ceiling,
                 expires_at: claims.expiry.sold,
