@@ -183,14 +183,14 @@ async fn a_budget_for_ten_pays_ten_of_two_hundred_at_once() {
 async fn what_a_token_opens_decides_where_it_is_used() {
     let shop = Shop::new();
     let offers = |capability: &'static str| {
-        Offer::new(Price::sat(21), Access::pass(DAY)).with_id(capability).with_capabilities([capability])
+        Offer::new(Price::sat(21), Access::pass(DAY)).with_id(capability).with_capabilities(&[capability])
     };
     let gated = |capability: &'static str, builder: l402::GateBuilder| {
         get(forecast).route_layer(L402Layer::new(builder.require_capability(capability).build().unwrap()))
     };
     let read = Gate::builder(&shop.issuer, "docs", offers("read"));
     let write = Gate::builder(&shop.issuer, "files", offers("write"));
-    let both = Gate::builder(&shop.issuer, "all", offers("any").also_opens(["extra"]));
+    let both = Gate::builder(&shop.issuer, "all", offers("any").also_opens(&["extra"]));
     let app = Router::new()
         .route("/docs/1", gated("read", read.clone()))
         .route("/docs/2", gated("read", read))
