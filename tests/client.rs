@@ -142,13 +142,12 @@ async fn the_buyer_of_a_few_uses_has_the_first() {
     let server = serve(app.route_layer(gate(&shop, "forecast", Access::uses(2)))).await;
     let client = Client::new(payer(&shop));
     let mut requests = JoinSet::new();
-    for _ in 0..40 {
+    for _ in 0..24 {
         let (client, url) = (client.clone(), url(&server, "/a"));
         requests.spawn(async move { client.get(url).await.unwrap().status().as_u16() });
     }
-    assert_eq!(requests.join_all().await, [200; 40]);
-    let payments = shop.wallet.payments();
-    assert!((20..=22).contains(&payments), "{payments} payments for 40 uses of 2 a token");
+    assert_eq!(requests.join_all().await, [200; 24]);
+    assert_eq!(shop.wallet.payments(), 12);
 }
 
 #[tokio::test]
@@ -157,23 +156,28 @@ async fn a_budget_for_ten_pays_ten_of_two_hundred_at_once() {
     let app = Router::new().route("/once", get(forecast));
     let server = serve(app.route_layer(gate(&shop, "once", Access::once()))).await;
     let budget = |budget: Budget| budget.with_origin_sat(1_000).with_request_sat(50);
-    for (budget, limit) in [
-        (budget(Budget::default()).with_hour_sat(210), Limit::Hour),
-        (budget(Budget::default()).with_day_sat(210), Limit::Day),
-        (budget(Budget::default()).with_total_sat(210), Limit::Total),
-        (budget(Budget::default()).with_origin_sat(210), Limit::Origin),
+    for (budget, limit, requests_at_once) in [
+        (budget(Budget::default()).with_hour_sat(210), Limit::Hour, 200),
+        (budget(Budget::default()).with_day_sat(210), Limit::Day, 20),
+        (budget(Budget::default()).with_total_sat(210), Limit::Total, 20),
+        (budget(Budget::default()).with_origin_sat(210), Limit::Origin, 20),
     ] {
         let before = shop.wallet.payments();
         let client = Client::new(payer(&shop).with_budget(budget));
         let mut requests = JoinSet::new();
-        for _ in 0..200 {
+        for _ in 0..requests_at_once {
             let (client, url) = (client.clone(), url(&server, "/once"));
             requests.spawn(async move { client.get(url).await.map(|answer| answer.status().as_u16()) });
         }
         let answers = requests.join_all().await;
         let paid = answers.iter().filter(|answer| matches!(answer, Ok(200))).count();
-        let refused = answers.iter().filter_map(|answer| answer.as_ref().err().map(|error| error.kind()));
-        assert_eq!((paid, refused.filter(|kind| *kind == ErrorKind::OverBudget(limit)).count()), (10, 190));
+        let refused =
+            answers.iter().filter_map(|answer| answer.as_ref().err().map(l402::client::Error::kind));
+        assert_eq!(paid, 10, "{limit:?}");
+        assert_eq!(
+            refused.filter(|kind| *kind == ErrorKind::OverBudget(limit)).count(),
+            requests_at_once - 10
+        );
         assert_eq!(shop.wallet.payments() - before, 10, "{limit:?}");
         assert_eq!(client.payer().spent().await.unwrap().total_msat, 210_000);
     }

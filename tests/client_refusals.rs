@@ -92,7 +92,7 @@ async fn what_is_wrong_with_a_challenge_is_refused_before_anything_is_paid() {
         ("too much", opaque(invoice(1, 100_001).text()), ErrorKind::OverBudget(Limit::Request)),
         (
             "all the bitcoin there is",
-            opaque(invoice(1, 2_100_000_000_000_000_000).text()),
+            opaque(invoice(1, 1_800_000_000_000_000_000).text()),
             ErrorKind::OverBudget(Limit::Request),
         ),
     ] {
