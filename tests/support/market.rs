@@ -92,10 +92,6 @@ impl Scripted {
         *self.says.lock().unwrap() = says;
     }
 
-    fn own(&self, hash: PaymentHash) -> Option<Preimage> {
-        (0..=u8::MAX).map(preimage).find(|preimage| preimage.payment_hash() == hash)
-    }
-
     /// How many payments it made.
     pub fn payments(&self) -> usize {
         self.paid.lock().unwrap().len()
@@ -125,7 +121,7 @@ impl Wallet for Scripted {
             Outcome::Panics => panic!("as told"),
             _ => {}
         }
-        let paid = match self.own(payment.payment_hash) {
+        let paid = match own(payment.payment_hash) {
             Some(preimage) => Payment::new(preimage, 0),
             None => Wallet::pay(&self.beneath, payment).await?,
         };
@@ -142,7 +138,7 @@ impl Wallet for Scripted {
     async fn status(&self, payment_hash: PaymentHash) -> Result<PaymentStatus, BackendError> {
         let says = *self.says.lock().unwrap();
         Ok(match says {
-            Says::Truth => match self.own(payment_hash) {
+            Says::Truth => match own(payment_hash) {
                 Some(preimage) if self.paid.lock().unwrap().contains(&payment_hash) => {
                     PaymentStatus::Paid(Payment::new(preimage, 0))
                 }
@@ -206,6 +202,10 @@ impl Asking {
         }
         response.body("{}".into()).unwrap()
     }
+}
+
+fn own(hash: PaymentHash) -> Option<Preimage> {
+    (0..=u8::MAX).map(preimage).find(|preimage| preimage.payment_hash() == hash)
 }
 
 /// The preimages that a scripted wallet learns where the invoice is not of the
