@@ -80,6 +80,7 @@
 )]
 
 mod account;
+mod accounts;
 mod admission;
 mod answer;
 mod backend;
