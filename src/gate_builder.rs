@@ -47,6 +47,8 @@ pub struct GateBuilder {
     dry_run: bool,
     #[cfg(feature = "page")]
     page: Option<Arc<crate::page::Page>>,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl GateBuilder {
@@ -68,6 +70,8 @@ impl GateBuilder {
             dry_run: false,
             #[cfg(feature = "page")]
             page: None,
+            #[cfg(feature = "offers")]
+            subject: None,
         }
     }
 
@@ -350,6 +354,20 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
+        #[cfg(feature = "offers")]
+        if self.subject.is_some() {
+            if self.issuer.0.checkout.is_none() || self.issuer.0.meter.is_none() {
+                return error(
+                    "admits users from accounts: give the issuer `with_checkout` and `with_ledger`"
+                        .to_owned(),
+                );
+            }
+            if self.issuer.0.caveats.binds_any() {
+                return error(
+                    "admits users from accounts, which the issuer's registry cannot bind".to_owned(),
+                );
+            }
+        }
         let pool = self.pool(least)?;
         #[cfg(feature = "page")]
         let page = self.page()?;
@@ -368,7 +386,7 @@ impl GateBuilder {
         if self.dry_run {
             event::is_in_dry_run(service);
         }
-        Ok(Gate(Arc::new(GateInner {
+        let gate = Gate(Arc::new(GateInner {
             issuer: self.issuer,
             service: self.service.clone(),
             _claim: claim,
@@ -386,7 +404,14 @@ impl GateBuilder {
             dry_run: self.dry_run,
             #[cfg(feature = "page")]
             page,
-        })))
+            #[cfg(feature = "offers")]
+            subject: self.subject,
+        }));
+        #[cfg(feature = "offers")]
+        if let Some(checkout) = &gate.0.issuer.0.checkout {
+            checkout.add_gate(&gate);
+        }
+        Ok(gate)
     }
 }
 

@@ -59,6 +59,7 @@
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
+//! | `offers` | `checkout`: offers in the body of a 402, payment requests, webhooks; any payment method beside Lightning |
 //! | `page` | `page`: a page for people in place of the JSON of a 402, with a QR code of the invoice, that opens what was paid for |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
@@ -80,12 +81,16 @@
 )]
 
 mod account;
+mod accounts;
 mod admission;
 mod answer;
 mod backend;
 mod bolt11;
 mod caveat;
 mod challenge;
+#[cfg(feature = "offers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+pub mod checkout;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
