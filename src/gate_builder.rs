@@ -218,6 +218,48 @@ impl GateBuilder {
         self
     }
 
+    /// Whether each offer can be sold, beside the others and those of the other
+    /// gates of the service.
+    fn check_offers(&self, claim: &Claim) -> Result<(), Error> {
+        let service = &self.service;
+        let error =
+            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
+        for (i, offer) in self.offers.iter().enumerate() {
+            let id = &offer.id;
+            offer.validate(service)?;
+            if self.offers[..i].iter().any(|other| other.id == *id) {
+                return error(format!("two offers have the id `{id}`: set `with_id`"));
+            }
+            if !claim.sells(offer) {
+                return error(format!(
+                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
+                ));
+            }
+            if offer.is_metered() && self.issuer.0.meter.is_none() {
+                return Err(Error::new(
+                    ErrorKind::NoLedger,
+                    format!(
+                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
+                    ),
+                ));
+            }
+            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
+                if price.unit() != Unit::Msat {
+                    return error(format!(
+                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
+                    ));
+                }
+            }
+            let longest = sale::longest_token(&self.issuer.0, service, offer);
+            if longest.is_none_or(|len| len > MAX_SOLD) {
+                return error(format!(
+                    "tokens of offer `{id}` would be too long: shorten its names and lists"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The gate's own page, or the issuer's.
     #[cfg(feature = "page")]
     fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
@@ -304,39 +346,7 @@ impl GateBuilder {
         })?;
         let error =
             |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
-        for (i, offer) in self.offers.iter().enumerate() {
-            let id = &offer.id;
-            offer.validate(service)?;
-            if self.offers[..i].iter().any(|other| other.id == *id) {
-                return error(format!("two offers have the id `{id}`: set `with_id`"));
-            }
-            if !claim.sells(offer) {
-                return error(format!(
-                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
-                ));
-            }
-            if offer.is_metered() && self.issuer.0.meter.is_none() {
-                return Err(Error::new(
-                    ErrorKind::NoLedger,
-                    format!(
-                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
-                    ),
-                ));
-            }
-            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
-                if price.unit() != Unit::Msat {
-                    return error(format!(
-                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
-                    ));
-                }
-            }
-            let longest = sale::longest_token(&self.issuer.0, service, offer);
-            if longest.is_none_or(|len| len > MAX_SOLD) {
-                return error(format!(
-                    "tokens of offer `{id}` would be too long: shorten its names and lists"
-                ));
-            }
-        }
+        self.check_offers(&claim)?;
         if let Some(capability) = &self.capability {
             name::validate(capability)?;
         }

@@ -22,6 +22,7 @@
 //! | `request`, `purchase` | payment requests |
 //! | `order` | what is sold to whom, as it travels with the payment |
 //! | `webhook` | what became of a payment |
+//! | `gateway`, `secret` | a payment method on another host |
 //! | `status` | whether something was paid |
 //! | `subject`, `admit` | the application's own users |
 //! | `seal` | what goes out and has to come back unchanged |
@@ -33,6 +34,8 @@ mod buyer;
 mod config;
 mod context;
 mod counter;
+#[cfg(feature = "gateway")]
+mod gateway;
 #[cfg(feature = "page")]
 mod links;
 mod listing;
@@ -44,6 +47,8 @@ mod request;
 #[cfg(feature = "axum")]
 mod router;
 mod seal;
+#[cfg(feature = "gateway")]
+mod secret;
 mod status;
 mod subject;
 mod webhook;
@@ -51,10 +56,16 @@ mod webhook;
 pub use config::{CheckoutConfig, OffersVersion};
 pub use counter::Checkout;
 pub(crate) use counter::Counter;
+#[cfg(feature = "gateway")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gateway")))]
+pub use gateway::{GatewayRequest, SignedWebhook, WebhookSender};
 pub(crate) use listing::Listing;
 pub use method::{
     CheckoutRequest, CheckoutSession, PaymentDetails, PaymentEvent, PaymentMethod, PaymentState, WebhookError,
 };
 pub(crate) use seal::LabelledKeys;
+#[cfg(feature = "gateway")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gateway")))]
+pub use secret::WebhookSecret;
 pub use subject::Subject;
 pub(crate) use subject::SubjectFn;
