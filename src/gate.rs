@@ -24,6 +24,8 @@ use http::{Response, StatusCode};
 use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
 use crate::caveat::Bound;
+#[cfg(feature = "offers")]
+use crate::checkout::Listing;
 use crate::credential::{self, Presented};
 use crate::error::Error;
 use crate::event::{self, Event};
@@ -75,6 +77,8 @@ pub(crate) struct GateInner {
     pub(crate) dry_run: bool,
     #[cfg(feature = "page")]
     pub(crate) page: Option<Arc<crate::page::Page>>,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl Gate {
@@ -140,11 +144,11 @@ impl Gate {
                 outer: Some(Outer { taken: outer.taken, remaining: outer.remaining() }),
             },
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
-            _ => match credential::take(&mut head.headers) {
+            _ => match credential::take(&mut head.headers, self.0.issuer.takes_bearers()) {
                 Ok(presented) => Bearer::of(presented.or(kept)),
                 Err(refusal) => {
                     if self.0.dry_run {
-                        credential::discard(&mut head.headers);
+                        credential::discard(&mut head.headers, self.0.issuer.takes_bearers());
                     }
                     return self.refuse(head, Bearer::of(None), refusal.into()).into();
                 }
@@ -153,6 +157,16 @@ impl Gate {
         if bearer.outer.is_none() && self.0.lets_pass(head) {
             return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
+        #[cfg(feature = "offers")]
+        if bearer.presented.is_none() {
+            if bearer.outer.is_none() {
+                if let Some(subject) = self.0.subject(head) {
+                    return Judged::Undecided(Pending::Subject(bearer, subject));
+                }
+            } else if let Some(granted) = self.0.granted_within(head) {
+                return Judged::Decided(self.admitted(granted, bearer, None));
+            }
+        }
         let passed = match self.0.rule(bearer.presented.as_ref(), head) {
             Ok(ruling) if ruling.must_wait(bearer.outer) => {
                 return Judged::Undecided(Pending::Ruled(bearer, ruling));
@@ -160,6 +174,10 @@ impl Gate {
             Ok(ruling) => self.0.pass(ruling, bearer.outer),
             Err(refused) => Err(refused),
         };
+        #[cfg(all(feature = "offers", feature = "page"))]
+        if let (Err(_), Some(subject)) = (&passed, self.subject_behind(&bearer, head)) {
+            return Judged::Undecided(Pending::Subject(Bearer::of(None), subject));
+        }
         match passed {
             Ok(granted) => Judged::Decided(self.admitted(granted, bearer, None)),
             Err(refused) => self.refuse(head, bearer, refused).into(),
@@ -174,12 +192,27 @@ impl Gate {
     async fn ask(&self, head: &Parts, pending: Pending) -> Decided {
         let unpriced = match pending {
             Pending::Unpriced(unpriced) => unpriced,
-            Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
+            #[cfg(feature = "offers")]
+            Pending::Subject(bearer, subject) => match self.0.take_subject(head, &subject).await {
                 Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
                 Err(refused) => match self.refuse(head, bearer, refused) {
                     Ok(decided) => return decided,
                     Err(unpriced) => unpriced,
                 },
+            },
+            Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
+                Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
+                Err(refused) => {
+                    #[cfg(all(feature = "offers", feature = "page"))]
+                    if let Some(subject) = self.subject_behind(&bearer, head) {
+                        let pending = Pending::Subject(Bearer::of(None), subject);
+                        return Box::pin(self.ask(head, pending)).await;
+                    }
+                    match self.refuse(head, bearer, refused) {
+                        Ok(decided) => return decided,
+                        Err(unpriced) => unpriced,
+                    }
+                }
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
@@ -188,6 +221,13 @@ impl Gate {
             None => Err(Refusal::Busy.into()),
         };
         self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
+    }
+
+    /// The user whose browser kept something that does not open this.
+    #[cfg(all(feature = "offers", feature = "page"))]
+    fn subject_behind(&self, bearer: &Bearer, head: &Parts) -> Option<crate::checkout::Subject> {
+        let is_kept = bearer.outer.is_none() && bearer.presented.as_ref().is_some_and(Presented::is_cookie);
+        if is_kept { self.0.subject(head) } else { None }
     }
 
     /// Without a token that opens it, a request is sold one, or admitted where
@@ -227,7 +267,13 @@ impl Gate {
                 self.admitted(Granted::free(Basis::FreeTier), bearer, None)
             }
             Ok(_) if self.0.dry_run => self.answer(head, bearer, refused),
-            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
+            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable {
+                refused,
+                offer,
+                price,
+                #[cfg(feature = "offers")]
+                presented: bearer.presented,
+            }),
             Err(unpriced) => self.answer(head, bearer, unpriced),
         }
     }
@@ -248,9 +294,18 @@ impl Gate {
 
     /// Asks the backend for an invoice, and answers with the challenge.
     pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
-        let Payable { refused, offer, price } = payable;
+        let Payable { refused, offer, price, .. } = payable;
         let sale = async {
             match sale::sell(&self.0, head, &offer, price).await {
+                #[cfg(feature = "offers")]
+                Ok(mut sold) => {
+                    if !answer::is_grpc_call(head) {
+                        let buyer = self.0.buyer(payable.presented.as_ref(), head);
+                        sold.listing = Listing::new(&self.0, head, buyer, &sold).await.map(Arc::new);
+                    }
+                    answer::respond(&self.0, head, refused, Some(&sold))
+                }
+                #[cfg(not(feature = "offers"))]
                 Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
                 Err(refused) => answer::respond(&self.0, head, refused, None),
             }
@@ -324,6 +379,9 @@ impl From<Result<Decided, Box<Unpriced>>> for Judged {
 pub(crate) enum Pending {
     /// A credential is good, if pricer, backend and ledger say so too.
     Ruled(Bearer, Ruling),
+    /// The accounts of the application's own user.
+    #[cfg(feature = "offers")]
+    Subject(Bearer, crate::checkout::Subject),
     /// The price of what is to be sold.
     Unpriced(Box<Unpriced>),
 }
@@ -353,6 +411,8 @@ pub(crate) struct Payable {
     refused: Refused,
     offer: Arc<Offer>,
     price: Amount,
+    #[cfg(feature = "offers")]
+    presented: Option<Presented>,
 }
 
 impl GateInner {
@@ -415,7 +475,7 @@ impl GateInner {
                 Price::Free => return None,
             },
         };
-        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.limit.max(1));
+        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.sold.max(1));
         (price.unit() == Unit::Msat).then(|| u64::try_from(msat).unwrap_or(u64::MAX))
     }
 

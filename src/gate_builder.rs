@@ -48,6 +48,8 @@ pub struct GateBuilder {
     dry_run: bool,
     #[cfg(feature = "page")]
     page: Option<Arc<crate::page::Page>>,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl GateBuilder {
@@ -69,6 +71,8 @@ impl GateBuilder {
             dry_run: false,
             #[cfg(feature = "page")]
             page: None,
+            #[cfg(feature = "offers")]
+            subject: None,
         }
     }
 
@@ -215,6 +219,48 @@ impl GateBuilder {
         self
     }
 
+    /// Whether each offer can be sold, beside the others and those of the other
+    /// gates of the service.
+    fn check_offers(&self, claim: &Claim) -> Result<(), Error> {
+        let service = &self.service;
+        let error =
+            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
+        for (i, offer) in self.offers.iter().enumerate() {
+            let id = &offer.id;
+            offer.validate(service)?;
+            if self.offers[..i].iter().any(|other| other.id == *id) {
+                return error(format!("two offers have the id `{id}`: set `with_id`"));
+            }
+            if !claim.sells(offer) {
+                return error(format!(
+                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
+                ));
+            }
+            if offer.is_metered() && self.issuer.0.meter.is_none() {
+                return Err(Error::new(
+                    ErrorKind::NoLedger,
+                    format!(
+                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
+                    ),
+                ));
+            }
+            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
+                if price.unit() != Unit::Msat {
+                    return error(format!(
+                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
+                    ));
+                }
+            }
+            let longest = sale::longest_token(&self.issuer.0, service, offer);
+            if longest.is_none_or(|len| len > MAX_SOLD) {
+                return error(format!(
+                    "tokens of offer `{id}` would be too long: shorten its names and lists"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The gate's own page, or the issuer's.
     #[cfg(feature = "page")]
     fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
@@ -301,39 +347,7 @@ impl GateBuilder {
         })?;
         let error =
             |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
-        for (i, offer) in self.offers.iter().enumerate() {
-            let id = &offer.id;
-            offer.validate(service)?;
-            if self.offers[..i].iter().any(|other| other.id == *id) {
-                return error(format!("two offers have the id `{id}`: set `with_id`"));
-            }
-            if !claim.sells(offer) {
-                return error(format!(
-                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
-                ));
-            }
-            if offer.is_metered() && self.issuer.0.meter.is_none() {
-                return Err(Error::new(
-                    ErrorKind::NoLedger,
-                    format!(
-                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
-                    ),
-                ));
-            }
-            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
-                if price.unit() != Unit::Msat {
-                    return error(format!(
-                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
-                    ));
-                }
-            }
-            let longest = sale::longest_token(&self.issuer.0, service, offer);
-            if longest.is_none_or(|len| len > MAX_SOLD) {
-                return error(format!(
-                    "tokens of offer `{id}` would be too long: shorten its names and lists"
-                ));
-            }
-        }
+        self.check_offers(&claim)?;
         if let Some(capability) = &self.capability {
             name::validate(capability)?;
         }
@@ -350,6 +364,20 @@ impl GateBuilder {
             return error(format!(
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
+        }
+        #[cfg(feature = "offers")]
+        if self.subject.is_some() {
+            if self.issuer.0.checkout.is_none() || self.issuer.0.meter.is_none() {
+                return error(
+                    "admits users from accounts: give the issuer `with_checkout` and `with_ledger`"
+                        .to_owned(),
+                );
+            }
+            if self.issuer.0.caveats.binds_any() {
+                return error(
+                    "admits users from accounts, which the issuer's registry cannot bind".to_owned(),
+                );
+            }
         }
         let pool = self.pool(least)?;
         #[cfg(feature = "page")]
@@ -369,7 +397,7 @@ impl GateBuilder {
         if self.dry_run {
             event::is_in_dry_run(service);
         }
-        Ok(Gate(Arc::new(GateInner {
+        let gate = Gate(Arc::new(GateInner {
             issuer: self.issuer,
             service: self.service.clone(),
             _claim: claim,
@@ -387,7 +415,14 @@ impl GateBuilder {
             dry_run: self.dry_run,
             #[cfg(feature = "page")]
             page,
-        })))
+            #[cfg(feature = "offers")]
+            subject: self.subject,
+        }));
+        #[cfg(feature = "offers")]
+        if let Some(checkout) = &gate.0.issuer.0.checkout {
+            checkout.add_gate(&gate);
+        }
+        Ok(gate)
     }
 }
 

@@ -54,12 +54,14 @@
 //! | `client` | the paying client, [`client`]: an HTTP client or a layer around one, wallets, budgets, token stores |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `gateway` | `checkout::SignedWebhook`: a payment method on another host, joined by a signed webhook |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
+//! | `offers` | `checkout`: offers in the body of a 402, payment requests, webhooks; any payment method beside Lightning |
 //! | `page` | `page`: a page for people in place of the JSON of a 402, with a QR code of the invoice, that opens what was paid for |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
@@ -81,12 +83,16 @@
 )]
 
 mod account;
+mod accounts;
 mod admission;
 mod answer;
 mod backend;
 mod bolt11;
 mod caveat;
 mod challenge;
+#[cfg(feature = "offers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+pub mod checkout;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;

@@ -44,6 +44,8 @@ mod reach;
     allow(dead_code)
 )]
 mod tls;
+#[cfg(feature = "gateway")]
+mod web;
 
 use std::fmt;
 use std::str::FromStr;
@@ -85,6 +87,8 @@ pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 pub(crate) use reach::Reach;
 #[cfg(feature = "client")]
 pub(crate) use tls::Trust;
+#[cfg(feature = "gateway")]
+pub(crate) use web::Web;
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

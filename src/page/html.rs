@@ -98,7 +98,7 @@ impl Display for Body<'_> {
         write!(f, r#" data-left="{}">"#, view.seconds_left)?;
         self.header(f)?;
         self.payment(f)?;
-        if view.offers.len() > 1 {
+        if view.offers.len() > 1 || view.offers.iter().any(|offer| !offer.links.is_empty()) {
             self.offers(f)?;
         }
         self.links(f)?;
@@ -211,6 +211,19 @@ impl Body<'_> {
                 write!(f, r#"<p class="mark">{}</p>"#, Escaped(&texts.this_invoice))?;
             } else if let Some(description) = offer.description {
                 write!(f, r#"<p class="text">{}</p>"#, Escaped(description))?;
+            }
+            if !offer.links.is_empty() {
+                f.write_str(r#"<p class="links">"#)?;
+                for Link { label, url } in &offer.links {
+                    let label = format!("{label}: {title}");
+                    write!(
+                        f,
+                        r#"<a class="button" data-checkout href="{}">{}</a>"#,
+                        Whole(url),
+                        Escaped(label)
+                    )?;
+                }
+                f.write_str("</p>")?;
             }
             f.write_str("</li>")?;
         }

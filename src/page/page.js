@@ -67,20 +67,19 @@
     }
   };
 
-  // The server sees the payment. It may have been made for an invoice that this
-  // tab showed before it was loaded again, as a phone does behind a wallet.
-  if (!('sees' in data)) return;
+  // The server sees the payment. It may have been made for what this tab showed
+  // before it was loaded again, as a phone does behind a wallet, and as it is
+  // after a checkout.
   const key = 'l402:' + data.service + ':' + location.pathname + location.search;
   let pending = [];
   try {
     pending = JSON.parse(sessionStorage.getItem(key)) || [];
     pending = pending.filter((one) => one.until > Date.now()).slice(-2);
   } catch { /* nothing is kept */ }
-  pending.push({ token: data.token, until: ends + 60000 });
   const keep = () => {
     try { sessionStorage.setItem(key, JSON.stringify(pending)); } catch { /* nothing is kept */ }
   };
-  keep();
+  const before = pending.length;
   let waiting = 0;
   const ask = async () => {
     clearTimeout(waiting);
@@ -102,5 +101,34 @@
     if (pending.length && !opened) waiting = setTimeout(ask, wait * 1000);
   };
   addEventListener('visibilitychange', () => { if (!document.hidden && pending.length) ask(); });
-  waiting = setTimeout(ask, pending.length > 1 ? 0 : 3000);
+  if ('sees' in data) {
+    pending.push({ token: data.token, until: ends + 60000 });
+    keep();
+  }
+  if (pending.length) waiting = setTimeout(ask, before ? 0 : 3000);
+
+  // A checkout of this origin says what its payment opens, before it leads on.
+  for (const link of document.querySelectorAll('a[data-checkout]')) {
+    if (link.origin !== location.origin) continue;
+    link.onclick = async (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      try {
+        const answer = await fetch(link.pathname, {
+          method: 'POST',
+          headers: { 'Content-Type': 'application/json' },
+          body: JSON.stringify(Object.fromEntries(new URLSearchParams(link.search))),
+        });
+        const { payment_request: place, expires_at: until, token } = await answer.json();
+        if (!place.checkout_url) throw new Error('no page');
+        if (token) {
+          pending.push({ token, until: Date.parse(until) });
+          keep();
+        }
+        location.href = place.checkout_url;
+      } catch {
+        location.href = link.href;
+      }
+    };
+  }
 })();

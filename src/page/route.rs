@@ -15,6 +15,7 @@ use super::answer::document;
 use super::form::Submitted;
 use super::html::Rejection;
 use super::{Page, Texts};
+use crate::accounts::Unpaid;
 use crate::caveat;
 use crate::clock::unix;
 use crate::credential::{self, cookie_name};
@@ -22,6 +23,7 @@ use crate::entropy::random;
 use crate::error::{Error, ErrorKind};
 use crate::issuer::Issuer;
 use crate::macaroon::{self, MAX_MACAROON};
+use crate::payment::Unconfirmed;
 use crate::refusal::{Malformed, Refusal};
 
 /// Longest form that is read, in bytes.
@@ -48,6 +50,14 @@ struct Checked {
     is_particular: bool,
     /// `token:preimage`, as the cookie has it.
     value: Zeroizing<String>,
+}
+
+/// What has to be asked of a payment.
+enum Payment {
+    /// Whether an invoice was paid, where that is not known.
+    Invoice(Option<Unconfirmed>),
+    /// Whether an account was.
+    Account(Unpaid),
 }
 
 impl Issuer {
@@ -93,8 +103,8 @@ impl Issuer {
 
     /// `{"paid": true}` once the invoice of the token in `Authorization` was paid.
     async fn tell(&self, head: &mut Parts) -> Response<Bytes> {
-        // Without this, a token opens nothing without its preimage.
-        if !self.0.payments.policy.admit_settled {
+        // Without these, a token opens nothing without its preimage.
+        if !self.0.payments.policy.admit_settled && self.0.accounts.is_none() {
             return empty(StatusCode::NOT_FOUND);
         }
         let checked = match head.headers.remove(AUTHORIZATION) {
@@ -173,29 +183,50 @@ impl Issuer {
     /// the gate's to judge.
     async fn check(&self, head: &Parts, pair: &[u8]) -> Result<Checked, Refusal> {
         let issuer = &*self.0;
-        let (checked, unconfirmed) = {
+        let (checked, payment) = {
             let mut buffer = Zeroizing::new([0; MAX_MACAROON]);
             let credential = credential::read_pair(pair, &mut buffer)?;
             let preimage = credential.preimage.as_ref();
-            if preimage.is_none() && !issuer.payments.policy.admit_settled {
+            let token = macaroon::verify(
+                &credential.macaroon,
+                preimage,
+                &issuer.keys.load(),
+                issuer.accounts.is_some(),
+            )?;
+            let is_seen = issuer.payments.policy.admit_settled || token.account().is_some();
+            if preimage.is_none() && !is_seen {
                 return Err(Malformed::NoPreimage.into());
             }
-            let token = macaroon::verify(&credential.macaroon, preimage, &issuer.keys.load())?;
             let opens = caveat::opens(&token, &issuer.caveats, head);
             let client = || issuer.limits.client(head);
-            let unconfirmed =
-                issuer.payments.unconfirmed(token.payment_hash(), opens.handle, preimage.is_some(), client);
+            let payment = match token.account() {
+                Some(account) => Payment::Account(Unpaid {
+                    account,
+                    asked_at: token.token_id().issued_at(),
+                    client: client(),
+                }),
+                None => Payment::Invoice(issuer.payments.unconfirmed(
+                    token.payment_hash(),
+                    opens.handle,
+                    preimage.is_some(),
+                    client,
+                )),
+            };
             let mut value = Zeroizing::new(URL_SAFE_NO_PAD.encode(credential.macaroon.as_bytes()));
             if let Some(preimage) = preimage {
                 value.push(':');
                 value.push_str(&Zeroizing::new(preimage.to_hex()));
             }
             let services = opens.services.iter().map(|(name, until)| ((*name).to_owned(), *until)).collect();
-            (Checked { services, is_particular: opens.is_particular, value }, unconfirmed)
+            (Checked { services, is_particular: opens.is_particular, value }, payment)
         };
-        if let Some(payment) = unconfirmed {
-            issuer.confirm(&payment).await.map_err(|refused| refused.refusal)?;
-        }
+        let confirmed = match (payment, &issuer.accounts) {
+            (Payment::Invoice(Some(payment)), _) => issuer.confirm(&payment).await,
+            (Payment::Account(unpaid), Some(accounts)) => accounts.confirm(&unpaid, issuer).await.map(drop),
+            (Payment::Account(_), None) => Err(Refusal::NotPaid.into()),
+            (Payment::Invoice(None), _) => Ok(()),
+        };
+        confirmed.map_err(|refused| refused.refusal)?;
         Ok(checked)
     }
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::view::OfferView;
-use crate::price::{Price, Unit};
+use crate::clock::duration;
+use crate::price::{Price, Unit, exponent};
 
 type Text = Cow<'static, str>;
 
@@ -156,7 +157,9 @@ fn price(price: Price) -> String {
             Unit::Msat => {
                 format!("{} sat", decimal(amount.value(), 3).trim_end_matches('0').trim_end_matches('.'))
             }
-            Unit::Minor(currency) => format!("{} {currency}", decimal(amount.value(), currency.exponent())),
+            Unit::Minor(currency) => {
+                format!("{} {currency}", decimal(amount.value(), exponent(currency.as_str())))
+            }
         },
     }
 }
@@ -166,15 +169,6 @@ fn decimal(value: u64, digits: usize) -> String {
     let text = format!("{value:0>width$}", width = digits + 1);
     let (whole, part) = text.split_at(text.len() - digits);
     if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") }
-}
-
-/// In the largest unit that leaves no rest.
-fn duration(seconds: u64) -> String {
-    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let (unit, name) =
-        units.into_iter().find(|(unit, _)| seconds % unit == 0).expect("a second leaves no rest");
-    let n = seconds / unit;
-    if n == 1 { format!("1 {name}") } else { format!("{n} {name}s") }
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub struct OfferView<'a> {
     pub rate: Option<(u64, u64)>,
     /// Whether the invoice buys it.
     pub is_invoiced: bool,
+    /// Other ways to pay for it, of the issuer's checkout.
+    pub links: Vec<Link>,
 }
 
 /// Another way to pay: a link.
@@ -101,7 +103,7 @@ impl<'a> View<'a> {
         sold: &'a Sold,
     ) -> Self {
         let issuer = &*gate.issuer.0;
-        let mut offers: Vec<_> = gate.sellable(head).map(|offer| OfferView::new(offer, sold)).collect();
+        let mut offers: Vec<_> = gate.sellable(head).map(|offer| OfferView::new(gate, offer, sold)).collect();
         offers.sort_by_key(|offer| !offer.is_invoiced);
         Self {
             service: &gate.service,
@@ -130,8 +132,20 @@ fn back(head: &Parts) -> String {
     uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned()
 }
 
+#[cfg(feature = "offers")]
+fn links(gate: &GateInner, offer: &Offer, sold: &Sold) -> Vec<Link> {
+    let (Some(listing), Some(counter)) = (&sold.listing, &gate.issuer.0.checkout) else { return Vec::new() };
+    let links = listing.links(counter).into_iter().filter(|link| *link.offer == *offer.id);
+    links.map(|link| Link { label: link.label, url: link.url }).collect()
+}
+
+#[cfg(not(feature = "offers"))]
+fn links(_: &GateInner, _: &Offer, _: &Sold) -> Vec<Link> {
+    Vec::new()
+}
+
 impl<'a> OfferView<'a> {
-    fn new(offer: &'a Offer, sold: &Sold) -> Self {
+    fn new(gate: &GateInner, offer: &'a Offer, sold: &Sold) -> Self {
         let is_invoiced = offer.id == sold.offer;
         Self {
             id: &offer.id,
@@ -142,6 +156,7 @@ impl<'a> OfferView<'a> {
             seconds: offer.access.duration().as_secs(),
             rate: offer.access.max_rate().map(|rate| (rate.n.get(), rate.seconds.get())),
             is_invoiced,
+            links: links(gate, offer, sold),
         }
     }
 }

@@ -90,7 +90,8 @@ describe('a challenge', () => {
       'Unlimited for 30 days', '1,000 credits', '2100 sat', '1000 requests within 30 days', 'For the archive too.',
       'This invoice buys it.', 'Waiting for the payment.',
     ]) assert.ok(text.includes(shown), `no "${shown}"`);
-    assert.equal(await page.getByRole('link', { name: 'Pay by card' }).getAttribute('href'), '/checkout/card');
+    assert.equal(await page.getByRole('link', { name: 'Ask the editor' }).getAttribute('href'), '/editor');
+    assert.equal(await page.getByRole('link', { name: /^Card/ }).count(), 1, 'for the offer in dollars alone');
     const link = await page.getByRole('link', { name: 'Open in wallet' }).getAttribute('href');
     assert.equal(link, `lightning:${await invoice(page)}`);
   });
@@ -219,6 +220,17 @@ describe('a payment', () => {
     await page.getByRole('heading', { name: 'Two pages', level: 1 }).waitFor();
   });
 
+  test('by another method opens the page when the browser comes back', async (t) => {
+    const { page, context } = await open(t, '/paper');
+    await page.getByRole('link', { name: 'Card: A month of papers' }).click();
+    await page.getByRole('button', { name: 'Pay 2.50 USD' }).click();
+    await isOpen(page);
+    const [cookie] = await context.cookies();
+    assert.ok(cookie.expires > Date.now() / 1000 + 29 * 86_400, 'for a month');
+    await page.reload();
+    await isOpen(page);
+  });
+
   test('for a file downloads it', async (t) => {
     const { page } = await open(t, '/table.csv');
     const download = page.waitForEvent('download', { timeout: 20_000 });
@@ -252,6 +264,12 @@ describe('without a script', () => {
     await page.getByRole('heading', { name: 'The paper' }).waitFor();
   });
 
+  test('a link to another method leads to where it is paid', async (t) => {
+    const { page } = await open(t, '/paper', options);
+    await page.getByRole('link', { name: 'Card: A month of papers' }).click();
+    await page.getByRole('button', { name: 'Pay 2.50 USD' }).waitFor();
+  });
+
   test('a payment that the server sees opens without a preimage', async (t) => {
     const { page } = await open(t, '/paper', options);
     const bolt11 = await invoice(page);
@@ -271,7 +289,7 @@ describe('by keyboard and screen reader', () => {
   test('everything is reached in order, and seen to be', async (t) => {
     const { page } = await open(t, '/paper');
     const reached = [];
-    for (let i = 0; i < 6; i += 1) {
+    for (let i = 0; i < 7; i += 1) {
       await page.keyboard.press('Tab');
       reached.push(await page.evaluate(() => {
         const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
@@ -280,7 +298,7 @@ describe('by keyboard and screen reader', () => {
       }));
     }
     assert.deepEqual(reached, [
-      'Open in wallet', 'Copy invoice', 'Invoice', 'Pay by card', 'preimage', 'Open the page',
+      'Open in wallet', 'Copy invoice', 'Invoice', 'Card: A month of papers', 'Ask the editor', 'preimage', 'Open the page',
     ].map((name) => `${name} solid 3px`));
   });
 
