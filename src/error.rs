@@ -34,6 +34,8 @@ pub enum ErrorKind {
     /// A payment backend is not configured as it has to be: an address, a file,
     /// a credential, or a settlement that it cannot tell of.
     Backend,
+    /// A checkout or one of its payment methods is not configured as it has to be.
+    Checkout,
 }
 
 impl Error {

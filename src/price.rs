@@ -86,6 +86,13 @@ impl Currency {
         Self([*a, *b, *c])
     }
 
+    /// The currency of this code in either case, as providers write it; `None`
+    /// for what [`new`](Self::new) panics on.
+    pub fn from_code(code: &str) -> Option<Self> {
+        let currency = Self::parse(&code.to_ascii_lowercase())?;
+        (!matches!(currency.as_str(), "BTC" | "XBT" | "SAT")).then_some(currency)
+    }
+
     /// The code.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("letters")
