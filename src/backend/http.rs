@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-pub(super) use super::reach::Reach;
+pub(crate) use super::reach::Reach;
 use super::reach::Resolver;
 use super::tls::Trust;
 use super::{BackendError, BackendErrorKind};
@@ -41,13 +41,13 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
-pub(super) struct Http {
+pub(crate) struct Http {
     client: Client<Connector, Full<Bytes>>,
     reach: Reach,
 }
 
 impl Http {
-    pub(super) fn new(trust: Trust, reach: Reach) -> Self {
+    pub(crate) fn new(trust: Trust, reach: Reach) -> Self {
         let mut connector = HttpConnector::new_with_resolver(reach.resolver());
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -66,7 +66,7 @@ impl Http {
     }
 
     /// Sends a request, and reads the whole answer within `time_limit`.
-    pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+    pub(crate) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
         self.reach.check(&ask.uri).map_err(BackendError::connect)?;
         let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request()));
         sent.await.unwrap_or_else(|_| Err(BackendError::timeout()))
@@ -140,7 +140,7 @@ impl fmt::Display for Failure {
 impl StdError for Failure {}
 
 /// A request to a backend.
-pub(super) struct Ask {
+pub(crate) struct Ask {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -148,11 +148,11 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn get(uri: Uri) -> Self {
+    pub(crate) fn get(uri: Uri) -> Self {
         Self::new(Method::GET, uri)
     }
 
-    pub(super) fn post(uri: Uri) -> Self {
+    pub(crate) fn post(uri: Uri) -> Self {
         Self::new(Method::POST, uri)
     }
 
@@ -163,18 +163,18 @@ impl Ask {
         Self { method, uri, headers, body: Bytes::new() }
     }
 
-    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    pub(super) fn json(mut self, body: &impl Serialize) -> Self {
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
         self.body = serde_json::to_vec(body).expect("strings and numbers serialize").into();
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
     /// The body of an HTML form.
-    pub(super) fn form(mut self, fields: &[(&str, &str)]) -> Self {
+    pub(crate) fn form(mut self, fields: &[(&str, &str)]) -> Self {
         let mut body = String::new();
         for (name, value) in fields {
             let separator = if body.is_empty() { "" } else { "&" };
@@ -210,8 +210,8 @@ fn percent_encode(text: &str, to: &mut String) {
 
 /// The answer of a backend. Several name the preimage before the payment, so
 /// that nothing of it is printed.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
 }
@@ -219,7 +219,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Reads the JSON of a successful answer; any other is an error of the
     /// kind that its status tells.
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         if !self.status.is_success() {
             return Err(self.error());
         }
@@ -227,7 +227,7 @@ impl Answer {
     }
 
     /// Reads the JSON of the body, whatever the status.
-    pub(super) fn body_as<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+    pub(crate) fn body_as<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         serde_json::from_slice(&self.body).map_err(|cause| {
             // Its text would quote the answer.
             let what = match cause.classify() {
@@ -239,12 +239,12 @@ impl Answer {
     }
 
     /// Whether the body is this text.
-    pub(super) fn is_text(&self, text: &str) -> bool {
+    pub(crate) fn is_text(&self, text: &str) -> bool {
         self.body.trim_ascii() == text.as_bytes()
     }
 
     /// The error that the status tells.
-    pub(super) fn error(&self) -> BackendError {
+    pub(crate) fn error(&self) -> BackendError {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BackendErrorKind::Auth,
             StatusCode::TOO_MANY_REQUESTS => BackendErrorKind::rate_limited(&self.headers),

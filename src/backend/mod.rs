@@ -1,6 +1,7 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
-// `config`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
+// `config`, `http`, `reach` and `tls` are beneath the backends, and beneath the methods of a
+// checkout, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
@@ -10,7 +11,7 @@ mod cln;
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod config;
+pub(crate) mod config;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
@@ -19,7 +20,7 @@ mod error;
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod http;
+pub(crate) mod http;
 #[cfg(feature = "lnbits")]
 mod lnbits;
 #[cfg(feature = "lnd")]
@@ -41,7 +42,7 @@ mod reach;
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod tls;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::str::FromStr;

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 /// Whom the client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Any address: the operator chose it.
     Any,
     /// Public addresses alone: somebody else chose it.
