@@ -10,12 +10,18 @@
 //! |---|---|
 //! | `config` | what the operator says |
 //! | `method` | how a method of payment is joined: [`PaymentMethod`] |
+//! | `stripe` | `StripeCheckout`: cards, by Stripe |
 
 mod config;
 mod method;
+#[cfg(feature = "stripe")]
+mod stripe;
 
 pub(crate) use config::LIGHTNING;
 pub use config::{CheckoutConfig, OffersVersion};
 pub use method::{
     CheckoutRequest, CheckoutSession, PaymentDetails, PaymentEvent, PaymentMethod, PaymentState, WebhookError,
 };
+#[cfg(feature = "stripe")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stripe")))]
+pub use stripe::{StripeCheckout, StripeConfig};
