@@ -157,7 +157,7 @@ impl Settlement {
     /// is what costs.
     pub(crate) fn until_response(&mut self) {
         self.on_drop(|gate, debit| {
-            let spent = debit.limit == 1 || matches!(gate.0.charge_on, ChargeOn::Admission);
+            let spent = debit.sold == 1 || matches!(gate.0.charge_on, ChargeOn::Admission);
             if spent { OnDrop::Commit } else { OnDrop::Release }
         });
     }
@@ -213,7 +213,7 @@ fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64) {
     let service = &gate.0.service;
     let seconds = debit.valid_until.saturating_sub(unix(gate.0.issuer.0.clock.now()));
     let fields = [
-        ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.limit.min(debit.ceiling))),
+        ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.sold.min(debit.ceiling).max(left))),
         ("ratelimit", format!(r#""{service}";r={left};t={seconds}"#)),
     ];
     for (name, value) in fields {

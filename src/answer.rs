@@ -193,6 +193,8 @@ fn problem(
         detail: refusal.detail(),
         code: refusal.code(),
         l402: sold.map(|sold| Terms::new(gate, head, sold)),
+        #[cfg(feature = "offers")]
+        listing: sold.and_then(|sold| sold.listing.as_deref()),
     };
     let json = serde_json::to_vec(&body).expect("strings and numbers serialize");
     let mut response = Response::new(json.into());
@@ -210,6 +212,10 @@ struct Problem<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     l402: Option<Terms<'a>>,
+    /// What a checkout sells: its members collide with none of these.
+    #[cfg(feature = "offers")]
+    #[serde(flatten)]
+    listing: Option<&'a crate::checkout::Listing>,
 }
 
 /// The challenge once more, for programs that read bodies.

@@ -17,6 +17,7 @@
 //! | `refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `would have refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `settled` | debug | `service`, `units`, `charged` |
+//! | `payment` | warn where money came in and nothing is credited, else info | `method`, `payment`, `service`, `offer`, `outcome` |
 //! | `looked up` | debug | `payment_hash`, `state` |
 //! | `backend call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
 //! | `ledger call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
@@ -174,6 +175,24 @@ pub enum Event<'a> {
         /// made or looked up at once) or `pass_rate`.
         limit: &'static str,
     },
+    /// A webhook told of a payment at a checkout. A webhook that is sent again is
+    /// told again.
+    #[cfg(feature = "offers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+    #[non_exhaustive]
+    Payment {
+        /// The name of the payment method.
+        method: &'a str,
+        /// The provider's id of the payment.
+        payment: &'a str,
+        /// The name of the service that is sold; `None` where the order is not
+        /// this server's.
+        service: Option<&'a str>,
+        /// The id of the offer that is sold.
+        offer: Option<&'a str>,
+        /// What became of it.
+        outcome: PaymentOutcome,
+    },
     /// The number of invoices that a gate keeps
     /// [ready](crate::GateBuilder::with_invoice_pool) changed. One that has grown
     /// too old is counted until the next challenge throws it away.
@@ -188,6 +207,59 @@ pub enum Event<'a> {
         /// How many more than before.
         change: i64,
     },
+}
+
+/// What became of a payment, as [`Event::Payment`] tells it.
+#[cfg(feature = "offers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PaymentOutcome {
+    /// It settled, and its order is credited.
+    Settled,
+    /// It was begun.
+    Pending,
+    /// It failed.
+    Failed,
+    /// Less was paid than the order is for: **nothing is credited**, and the money
+    /// has to be given back by hand.
+    Underpaid,
+    /// As `Underpaid`, in another currency.
+    WrongCurrency,
+    /// It settled when what it buys has expired: **nothing is credited**, and the
+    /// money has to be given back by hand.
+    TooLate,
+    /// It was given back, and what it bought is revoked.
+    Refunded,
+    /// It is disputed, and what it bought is revoked.
+    Disputed,
+    /// Its order is of a key that this server does not hold: another server's, or
+    /// one from before a restart with a ledger in memory. Nothing is credited.
+    UnknownOrder,
+}
+
+#[cfg(feature = "offers")]
+impl PaymentOutcome {
+    /// A stable name, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+            Self::Underpaid => "underpaid",
+            Self::WrongCurrency => "wrong_currency",
+            Self::TooLate => "too_late",
+            Self::Refunded => "refunded",
+            Self::Disputed => "disputed",
+            Self::UnknownOrder => "unknown_order",
+        }
+    }
+
+    /// Whether money came in for which nobody gets anything.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_amiss(self) -> bool {
+        matches!(self, Self::Underpaid | Self::WrongCurrency | Self::TooLate | Self::UnknownOrder)
+    }
 }
 
 type Hook = dyn Fn(&Event<'_>) + Send + Sync;

@@ -24,6 +24,8 @@ use http::{Response, StatusCode};
 use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
 use crate::caveat::Bound;
+#[cfg(feature = "offers")]
+use crate::checkout::Listing;
 use crate::credential::{self, Presented};
 use crate::error::Error;
 use crate::event::{self, Event};
@@ -72,6 +74,8 @@ pub(crate) struct GateInner {
     pub(crate) free_requests: Option<FreeRequests>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) dry_run: bool,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl Gate {
@@ -133,11 +137,11 @@ impl Gate {
                 outer: Some(Outer { taken: outer.taken, remaining: outer.remaining() }),
             },
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
-            _ => match credential::take(&mut head.headers) {
+            _ => match credential::take(&mut head.headers, self.0.issuer.takes_bearers()) {
                 Ok(presented) => Bearer::of(presented),
                 Err(refusal) => {
                     if self.0.dry_run {
-                        credential::discard(&mut head.headers);
+                        credential::discard(&mut head.headers, self.0.issuer.takes_bearers());
                     }
                     return self.refuse(head, Bearer::of(None), refusal.into()).into();
                 }
@@ -145,6 +149,16 @@ impl Gate {
         };
         if bearer.outer.is_none() && self.0.lets_pass(head) {
             return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
+        }
+        #[cfg(feature = "offers")]
+        if bearer.presented.is_none() {
+            if bearer.outer.is_none() {
+                if let Some(subject) = self.0.subject(head) {
+                    return Judged::Undecided(Pending::Subject(bearer, subject));
+                }
+            } else if let Some(granted) = self.0.granted_within(head) {
+                return Judged::Decided(self.admitted(granted, bearer, None));
+            }
         }
         let passed = match self.0.rule(bearer.presented.as_ref(), head) {
             Ok(ruling) if ruling.must_wait(bearer.outer) => {
@@ -167,6 +181,14 @@ impl Gate {
     async fn ask(&self, head: &Parts, pending: Pending) -> Decided {
         let unpriced = match pending {
             Pending::Unpriced(unpriced) => unpriced,
+            #[cfg(feature = "offers")]
+            Pending::Subject(bearer, subject) => match self.0.take_subject(head, &subject).await {
+                Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
+                Err(refused) => match self.refuse(head, bearer, refused) {
+                    Ok(decided) => return decided,
+                    Err(unpriced) => unpriced,
+                },
+            },
             Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
                 Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
                 Err(refused) => match self.refuse(head, bearer, refused) {
@@ -218,7 +240,13 @@ impl Gate {
                 self.admitted(Granted::free(Basis::FreeTier), bearer, None)
             }
             Ok(_) if self.0.dry_run => self.answer(head, bearer, refused),
-            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
+            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable {
+                refused,
+                offer,
+                price,
+                #[cfg(feature = "offers")]
+                presented: bearer.presented,
+            }),
             Err(unpriced) => self.answer(head, bearer, unpriced),
         }
     }
@@ -239,9 +267,16 @@ impl Gate {
 
     /// Asks the backend for an invoice, and answers with the challenge.
     pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
-        let Payable { refused, offer, price } = payable;
+        let Payable { refused, offer, price, .. } = payable;
         let sale = async {
             match sale::sell(&self.0, head, &offer, price).await {
+                #[cfg(feature = "offers")]
+                Ok(mut sold) => {
+                    let buyer = self.0.buyer(payable.presented.as_ref(), head);
+                    sold.listing = Listing::new(&self.0, head, buyer, &sold).await.map(Arc::new);
+                    answer::respond(&self.0, head, refused, Some(&sold))
+                }
+                #[cfg(not(feature = "offers"))]
                 Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
                 Err(refused) => answer::respond(&self.0, head, refused, None),
             }
@@ -303,6 +338,9 @@ impl From<Result<Decided, Box<Unpriced>>> for Judged {
 pub(crate) enum Pending {
     /// A credential is good, if pricer, backend and ledger say so too.
     Ruled(Bearer, Ruling),
+    /// The accounts of the application's own user.
+    #[cfg(feature = "offers")]
+    Subject(Bearer, crate::checkout::Subject),
     /// The price of what is to be sold.
     Unpriced(Box<Unpriced>),
 }
@@ -332,6 +370,8 @@ pub(crate) struct Payable {
     refused: Refused,
     offer: Arc<Offer>,
     price: Amount,
+    #[cfg(feature = "offers")]
+    presented: Option<Presented>,
 }
 
 impl GateInner {
@@ -393,7 +433,7 @@ impl GateInner {
                 Price::Free => return None,
             },
         };
-        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.limit.max(1));
+        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.sold.max(1));
         (price.unit() == Unit::Msat).then(|| u64::try_from(msat).unwrap_or(u64::MAX))
     }
 

@@ -45,6 +45,8 @@ pub struct GateBuilder {
     free_requests: Option<FreeRequests>,
     pool_size: usize,
     dry_run: bool,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl GateBuilder {
@@ -64,6 +66,8 @@ impl GateBuilder {
             free_requests: None,
             pool_size: 0,
             dry_run: false,
+            #[cfg(feature = "offers")]
+            subject: None,
         }
     }
 
@@ -324,6 +328,20 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
+        #[cfg(feature = "offers")]
+        if self.subject.is_some() {
+            if self.issuer.0.checkout.is_none() || self.issuer.0.meter.is_none() {
+                return error(
+                    "admits users from accounts: give the issuer `with_checkout` and `with_ledger`"
+                        .to_owned(),
+                );
+            }
+            if self.issuer.0.caveats.binds_any() {
+                return error(
+                    "admits users from accounts, which the issuer's registry cannot bind".to_owned(),
+                );
+            }
+        }
         let pool = self.pool(least)?;
         let mut known: Vec<_> = self
             .offers
@@ -340,7 +358,7 @@ impl GateBuilder {
         if self.dry_run {
             event::is_in_dry_run(service);
         }
-        Ok(Gate(Arc::new(GateInner {
+        let gate = Gate(Arc::new(GateInner {
             issuer: self.issuer,
             service: self.service.clone(),
             _claim: claim,
@@ -356,7 +374,14 @@ impl GateBuilder {
             free_requests: self.free_requests,
             pool,
             dry_run: self.dry_run,
-        })))
+            #[cfg(feature = "offers")]
+            subject: self.subject,
+        }));
+        #[cfg(feature = "offers")]
+        if let Some(checkout) = &gate.0.issuer.0.checkout {
+            checkout.add_gate(&gate);
+        }
+        Ok(gate)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
+use crate::accounts::Accounts;
 use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock, unix};
@@ -64,6 +65,10 @@ pub(crate) struct IssuerInner {
     pub(crate) challenge_lifetime: Duration,
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
+    /// Where tokens of accounts are known.
+    pub(crate) accounts: Option<Accounts>,
+    #[cfg(feature = "offers")]
+    pub(crate) checkout: Option<crate::checkout::Counter>,
     pub(crate) exchange: Option<Exchange>,
     pub(crate) events: Events,
     /// The service names that gates and their builders have.
@@ -105,6 +110,8 @@ impl Issuer {
             limits: limit::Config::default(),
             exchange: None,
             events: Events::default(),
+            #[cfg(feature = "offers")]
+            checkout: None,
         }
     }
 
@@ -193,6 +200,11 @@ impl Issuer {
         backend::call(HEALTH_TIME_LIMIT, || self.0.backend.check_health()).await
     }
 
+    /// Whether a token of an account may come as a `Bearer`.
+    pub(crate) fn takes_bearers(&self) -> bool {
+        self.0.accounts.is_some()
+    }
+
     /// Takes a service name for one gate builder and the gates made with it.
     pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,6 +273,8 @@ pub struct IssuerBuilder {
     pub(crate) limits: limit::Config,
     exchange: Option<Exchange>,
     events: Events,
+    #[cfg(feature = "offers")]
+    pub(crate) checkout: Option<crate::checkout::CheckoutConfig>,
 }
 
 impl IssuerBuilder {
@@ -378,6 +392,25 @@ impl IssuerBuilder {
         self
     }
 
+    /// How long an account may wait for its payment, in seconds; `None` where
+    /// there is no checkout, and so no account.
+    #[cfg(feature = "offers")]
+    fn accounts_are_pending_for(&self) -> Result<Option<u64>, Error> {
+        let Some(checkout) = &self.checkout else { return Ok(None) };
+        checkout.validate()?;
+        if self.ledger.is_none() && !checkout.methods.is_empty() {
+            let what = "the checkout has payment methods that credit a ledger: set `with_ledger`";
+            return Err(Error::new(ErrorKind::NoLedger, what));
+        }
+        Ok(Some(checkout.lifetime_seconds()))
+    }
+
+    #[cfg(not(feature = "offers"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with a checkout")]
+    fn accounts_are_pending_for(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
     /// The issuer.
     ///
     /// # Errors
@@ -398,6 +431,7 @@ impl IssuerBuilder {
         }
         let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
+        let unpaid_for = self.accounts_are_pending_for()?;
         let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
@@ -427,6 +461,9 @@ impl IssuerBuilder {
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
             limits,
             payments: Payments::new(settlement),
+            accounts: unpaid_for.map(Accounts::new),
+            #[cfg(feature = "offers")]
+            checkout: self.checkout.map(crate::checkout::Counter::new),
             exchange: self.exchange,
             events,
             names: Mutex::default(),

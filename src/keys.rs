@@ -138,6 +138,8 @@ pub(crate) struct SigningKey {
     id: [u8; 4],
     /// Keyed with the master, and fed with label and network.
     mac: HmacSha256,
+    #[cfg(feature = "offers")]
+    labelled: crate::checkout::LabelledKeys,
 }
 
 impl SigningKey {
@@ -149,11 +151,22 @@ impl SigningKey {
             mac
         };
         let id = mac("l402/kid/v1").finalize().into_bytes();
-        Self { id: [id[0], id[1], id[2], id[3]], mac: mac("l402/root/v1") }
+        Self {
+            id: [id[0], id[1], id[2], id[3]],
+            mac: mac("l402/root/v1"),
+            #[cfg(feature = "offers")]
+            labelled: crate::checkout::LabelledKeys::new(mac),
+        }
     }
 
     pub(crate) fn id(&self) -> [u8; 4] {
         self.id
+    }
+
+    /// The keys of what a checkout signs beside tokens.
+    #[cfg(feature = "offers")]
+    pub(crate) fn labelled(&self) -> &crate::checkout::LabelledKeys {
+        &self.labelled
     }
 
     /// The root key of the token with this identifier.

@@ -81,6 +81,7 @@
 )]
 
 mod account;
+mod accounts;
 mod admission;
 mod answer;
 mod backend;
