@@ -83,6 +83,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     grpc_protocol(headers) == Some("application/grpc")
 }
 
+/// Whether the answer has no body to list offers in.
+#[cfg(feature = "offers")]
+pub(crate) fn is_grpc_call(head: &Parts) -> bool {
+    grpc_content_type(head).is_some()
+}
+
 /// The content type of the answer to a gRPC call, which is of the same
 /// protocol as the call; `None` for any other request.
 fn grpc_content_type(head: &Parts) -> Option<&'static str> {
@@ -154,10 +160,17 @@ pub(crate) fn respond(
 fn tell(gate: &GateInner, refused: &Refused, sold: Option<&Sold>) {
     let (events, service) = (&gate.issuer.0.events, &*gate.service);
     events.refused(service, &refused.refusal, refused.cause.as_ref());
-    if let Some(Sold { offer, amount_msat, payment_hash, is_repeated, .. }) = sold {
-        let (amount_msat, payment_hash, is_repeated) = (*amount_msat, *payment_hash, *is_repeated);
-        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated });
+    if let Some(sold) = sold {
+        tell_challenge(gate, sold);
     }
+}
+
+/// Tells of an invoice that a client is handed.
+pub(crate) fn tell_challenge(gate: &GateInner, sold: &Sold) {
+    let service = &*gate.service;
+    let Sold { offer, amount_msat, payment_hash, is_repeated, .. } = sold;
+    let (amount_msat, payment_hash, is_repeated) = (*amount_msat, *payment_hash, *is_repeated);
+    gate.issuer.0.events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated });
 }
 
 /// A gRPC response without a body: the status stands in the headers.

@@ -272,8 +272,10 @@ impl Gate {
             match sale::sell(&self.0, head, &offer, price).await {
                 #[cfg(feature = "offers")]
                 Ok(mut sold) => {
-                    let buyer = self.0.buyer(payable.presented.as_ref(), head);
-                    sold.listing = Listing::new(&self.0, head, buyer, &sold).await.map(Arc::new);
+                    if !answer::is_grpc_call(head) {
+                        let buyer = self.0.buyer(payable.presented.as_ref(), head);
+                        sold.listing = Listing::new(&self.0, head, buyer, &sold).await.map(Arc::new);
+                    }
                     answer::respond(&self.0, head, refused, Some(&sold))
                 }
                 #[cfg(not(feature = "offers"))]

@@ -12,7 +12,8 @@
 //! token of one network or key never verifies under another. Where a ledger
 //! lives in one process only, the metered tokens that it backs are signed with
 //! `HMAC-SHA256(master, "l402/ledger/v1" || network || instance)` in place of
-//! the master key, and end with the process.
+//! the master key, and end with the process; so are the tokens of accounts.
+//! What a checkout signs beside tokens has keys of its own labels (`checkout/seal.rs`).
 
 use std::fmt;
 use std::str::FromStr;

@@ -71,7 +71,8 @@ async fn every_offer_by_every_method(ledger: Arc<dyn Ledger>) {
             let answer = answer.json();
             assert!(!kiosk.is_paid(&answer).await, "{offer} by {method}");
             let unpaid = kiosk.get(&format!("L402 {}", text(&answer["token"]))).await;
-            let expected = if method == "lightning" { (401, "missing_preimage") } else { (503, "payment_pending") };
+            let expected =
+                if method == "lightning" { (401, "missing_preimage") } else { (503, "payment_pending") };
             assert_eq!((unpaid.0, &*unpaid.1), expected, "{offer} by {method}");
 
             let credential = pay(&kiosk, method, &answer).await;
@@ -81,7 +82,8 @@ async fn every_offer_by_every_method(ledger: Arc<dyn Ledger>) {
             let basis = if method == "lightning" { "preimage" } else { "account" };
             for (n, expected) in uses(offer, basis).into_iter().enumerate() {
                 // The token says the same as a bearer.
-                let bearer = answer["bearer"].as_str().filter(|_| n % 2 == 1).map(|bearer| format!("Bearer {bearer}"));
+                let bearer =
+                    answer["bearer"].as_str().filter(|_| n % 2 == 1).map(|bearer| format!("Bearer {bearer}"));
                 let said = kiosk.get(bearer.as_ref().unwrap_or(&credential)).await;
                 assert_eq!(said, expected, "{offer} by {method}, request {n}");
             }

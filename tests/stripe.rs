@@ -18,7 +18,9 @@ use axum::Router;
 use fake_stripe::{API_KEY, FakeStripe, ROLLED_SECRET, SECRET, signature};
 use kiosk::{EUR, Kiosk, now, offers, text};
 use l402::checkout::{PaymentMethod as _, StripeCheckout, StripeConfig};
-use l402::{Access, Currency, DAY, ErrorKind, Ledger, MINUTE, MemoryLedger, Offer, Price, SqliteLedger, Unit};
+use l402::{
+    Access, Currency, DAY, ErrorKind, Ledger, MINUTE, MemoryLedger, Offer, Price, SqliteLedger, Unit,
+};
 use serde_json::{Value, json};
 
 /// A sale of three credits by card: the session, and the token that it will make valid.
@@ -54,7 +56,10 @@ async fn a_session_is_asked_for_as_the_api_documents() {
         kiosk.ask(&refused, "credits", "credit_card").await.json(),
         kiosk.ask(&refused, "credits", "credit_card").await.json(),
     ];
-    assert_eq!(answers[0]["payment_request"], answers[1]["payment_request"], "asked again, it is the same session");
+    assert_eq!(
+        answers[0]["payment_request"], answers[1]["payment_request"],
+        "asked again, it is the same session"
+    );
     let session = kiosk.stripe.only();
     let url = text(&answers[0]["payment_request"]["checkout_url"]);
     assert!(url.starts_with(&format!("{}/c/pay/{}", kiosk.stripe.url(), session.id)), "{url}");
@@ -120,7 +125,9 @@ async fn what_stripe_does_not_make_is_told_to_the_client() {
 #[tokio::test]
 async fn currencies_that_stripe_counts_otherwise_are_not_taken() {
     let stripe = FakeStripe::start(now()).await.method();
-    for (code, takes) in [("EUR", true), ("JPY", true), ("KWD", true), ("ISK", false), ("MGA", false), ("UGX", false)] {
+    for (code, takes) in
+        [("EUR", true), ("JPY", true), ("KWD", true), ("ISK", false), ("MGA", false), ("UGX", false)]
+    {
         assert_eq!(stripe.takes(Unit::Minor(Currency::new(code))), takes, "{code}");
     }
     assert!(!stripe.takes(Unit::Msat));
@@ -357,7 +364,8 @@ async fn a_stripe_that_fails_sells_nothing_and_tells_no_secret() {
         let answer = (http::StatusCode::from_u16(status).unwrap(), body);
         let server = wire::serve(Router::new().fallback(async move || answer)).await;
         let url = format!("http://{}", server.address);
-        let stripe = StripeCheckout::new(StripeConfig::new(API_KEY, SECRET, "https://shop.example").with_url(url));
+        let stripe =
+            StripeCheckout::new(StripeConfig::new(API_KEY, SECRET, "https://shop.example").with_url(url));
         let kiosk = Kiosk::by_card(stripe.unwrap()).await;
         let answer = kiosk.ask(&kiosk.refused().await, "month", "credit_card").await;
         assert_eq!(answer.status, expected, "{status} {body}");
@@ -372,9 +380,18 @@ fn a_configuration_that_cannot_be_meant_is_refused_without_a_secret_in_the_error
     for (config, why) in [
         (config("pk_live_s3cret", SECRET, good), "the API key of Stripe does not begin with `rk_` or `sk_`"),
         (config("", SECRET, good), "the API key of Stripe does not begin with `rk_` or `sk_`"),
-        (config("rk_s3cret\n1", SECRET, good), "the API key is empty or has characters that no header may have"),
-        (config(API_KEY, "s3cret", good), "a signing secret of Stripe's webhooks does not begin with `whsec_`"),
-        (config(API_KEY, "whsec_", good), "a signing secret of Stripe's webhooks does not begin with `whsec_`"),
+        (
+            config("rk_s3cret\n1", SECRET, good),
+            "the API key is empty or has characters that no header may have",
+        ),
+        (
+            config(API_KEY, "s3cret", good),
+            "a signing secret of Stripe's webhooks does not begin with `whsec_`",
+        ),
+        (
+            config(API_KEY, "whsec_", good),
+            "a signing secret of Stripe's webhooks does not begin with `whsec_`",
+        ),
         (
             config(API_KEY, SECRET, good).add_webhook_secret(""),
             "a signing secret of Stripe's webhooks does not begin with `whsec_`",

@@ -43,6 +43,8 @@ mod reach;
     allow(dead_code)
 )]
 pub(crate) mod tls;
+#[cfg(feature = "gateway")]
+mod web;
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +80,8 @@ pub use nwc::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
+#[cfg(feature = "gateway")]
+pub(crate) use web::Web;
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

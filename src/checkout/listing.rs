@@ -9,6 +9,7 @@ use super::context::{self, Buyer, Context};
 use super::counter::Counter;
 use super::money::{duration, major, minor, rfc3339};
 use super::purchase::{Purchase, bearer};
+use crate::answer;
 use crate::clock::unix;
 use crate::entropy::random;
 use crate::gate::GateInner;
@@ -181,7 +182,11 @@ async fn inline(
     } else {
         let bound = context.bound().unwrap_or_default();
         // Where there is no invoice for it, the other ways to pay remain.
-        sale::sell_bound(gate, head, offer, price, bound).await.ok().map(|sold| sold.challenge)
+        let sold = sale::sell_bound(gate, head, offer, price, bound).await.ok();
+        sold.map(|sold| {
+            answer::tell_challenge(gate, &sold);
+            sold.challenge
+        })
     };
     if let Some(challenge) = challenge {
         let (invoice, token) = (challenge.invoice().to_owned(), challenge.token().to_base64());

@@ -22,7 +22,9 @@
 //! | `request`, `purchase` | payment requests |
 //! | `order` | what is sold to whom, as it travels with the payment |
 //! | `webhook` | what became of a payment |
+//! | `gateway`, `secret` | a payment method on another host |
 //! | `stripe` | `StripeCheckout`: cards, by Stripe |
+//! | `signature` | the header by which a webhook is known |
 //! | `status` | whether something was paid |
 //! | `subject`, `admit` | the application's own users |
 //! | `seal` | what goes out and has to come back unchanged |
@@ -34,6 +36,8 @@ mod buyer;
 mod config;
 mod context;
 mod counter;
+#[cfg(feature = "gateway")]
+mod gateway;
 mod listing;
 mod method;
 mod money;
@@ -43,6 +47,10 @@ mod request;
 #[cfg(feature = "axum")]
 mod router;
 mod seal;
+#[cfg(feature = "gateway")]
+mod secret;
+#[cfg(any(feature = "gateway", feature = "stripe"))]
+mod signature;
 mod status;
 #[cfg(feature = "stripe")]
 mod stripe;
@@ -52,11 +60,17 @@ mod webhook;
 pub use config::{CheckoutConfig, OffersVersion};
 pub use counter::Checkout;
 pub(crate) use counter::Counter;
+#[cfg(feature = "gateway")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gateway")))]
+pub use gateway::{GatewayRequest, SignedWebhook, WebhookSender};
 pub(crate) use listing::Listing;
 pub use method::{
     CheckoutRequest, CheckoutSession, PaymentDetails, PaymentEvent, PaymentMethod, PaymentState, WebhookError,
 };
 pub(crate) use seal::LabelledKeys;
+#[cfg(feature = "gateway")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gateway")))]
+pub use secret::WebhookSecret;
 #[cfg(feature = "stripe")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stripe")))]
 pub use stripe::{StripeCheckout, StripeConfig};

@@ -64,14 +64,21 @@ impl Purchase {
 
         let now = unix(issuer.clock.now());
         let pay_by = context.expires_at.saturating_add(counter.config.lifetime_seconds());
-        // A user's pass goes on where the one before ends.
-        let begins = match &issuer.accounts {
-            Some(accounts) if is_subject && !offer.is_metered() => {
+        // What is in the account already.
+        let paid_until = match &issuer.accounts {
+            Some(accounts) if context.buyer != Buyer::Anybody => {
                 accounts.ask(account, issuer, 0, || Ok(())).await?.unwrap_or_default()
             }
             _ => 0,
         };
-        let valid_until = pay_by.max(begins).saturating_add(offer.access.duration().as_secs());
+        let duration = offer.access.duration().as_secs();
+        // A pass goes on where the one before ends. Of counted uses, that it lasts
+        // longer tells that more was paid.
+        let valid_until = if offer.is_metered() {
+            pay_by.saturating_add(duration).max(paid_until.saturating_add(1))
+        } else {
+            pay_by.max(paid_until).saturating_add(duration)
+        };
 
         let random = random(&*issuer.entropy);
         let minted = Minted::new(&gate.service, offer, price, valid_until, bound);

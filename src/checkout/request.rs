@@ -16,15 +16,14 @@ use super::money::rfc3339;
 use super::purchase::{Purchase, bearer};
 use super::status::StatusOf;
 use super::{CheckoutRequest, CheckoutSession, PaymentDetails, PaymentMethod};
-use crate::answer::Refused;
+use crate::answer::{self, Refused};
 use crate::backend::{self, BackendError, BackendErrorKind};
 use crate::clock::unix;
-use crate::event::Event;
 use crate::gate::Gate;
 use crate::offer::Offer;
 use crate::price::{Amount, Price};
 use crate::refusal::Refusal;
-use crate::sale::{self, Sold};
+use crate::sale;
 
 /// Longest body or query of a payment request, in bytes.
 const MAX_BODY: usize = 16 * 1024;
@@ -155,6 +154,9 @@ impl Checkout {
         if !names.into_iter().flatten().all(|name| is_name(name)) {
             return Err(No::Because("asset and chain are 1 to 64 letters, digits and `._:-`"));
         }
+        let client = issuer.limits.take_client(head, issuer.clock.now())?;
+        issuer.limits.take_server(client, issuer.clock.now())?;
+        let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
         let purchase = Purchase::new(&gate.0, &context, &offer, price, method.name()).await?;
         let key =
             [&purchase.order, asked.asset.as_deref().unwrap_or(""), asked.chain.as_deref().unwrap_or("")];
@@ -171,7 +173,7 @@ impl Checkout {
             asset: asked.asset,
             chain: asked.chain,
         };
-        let session = self.ask(head, method, &ask).await?;
+        let session = self.make(method, &ask).await?;
         let status = StatusOf::Account { account: purchase.account, valid_until: purchase.valid_until };
         Ok(Answer {
             version: VERSION,
@@ -197,35 +199,19 @@ impl Checkout {
         let issuer = &*self.0.0;
         let bound = context.bound().ok_or(No::Because("payment_context_token is invalid"))?;
         let sold = sale::sell_bound(&gate.0, head, offer, price, bound).await?;
-        let Sold { challenge, amount_msat, payment_hash, is_repeated, pay_by, .. } = &sold;
-        issuer.events.tell(|| Event::Challenge {
-            service: &gate.0.service,
-            offer: &offer.id,
-            amount_msat: *amount_msat,
-            payment_hash: *payment_hash,
-            is_repeated: *is_repeated,
-        });
+        answer::tell_challenge(&gate.0, &sold);
         Ok(Answer {
             version: VERSION,
-            payment_request: Place::Lightning { lightning_invoice: challenge.invoice().to_owned() },
-            expires_at: rfc3339(*pay_by),
-            token: Some(challenge.token().to_base64()),
+            payment_request: Place::Lightning { lightning_invoice: sold.challenge.invoice().to_owned() },
+            expires_at: rfc3339(sold.pay_by),
+            token: Some(sold.challenge.token().to_base64()),
             bearer: None,
             status_url: StatusOf::lightning(&sold).url(issuer),
         })
     }
 
-    /// Has a method make a checkout, under the limits of challenges.
-    async fn ask(
-        &self,
-        head: &Parts,
-        method: &dyn PaymentMethod,
-        ask: &CheckoutRequest,
-    ) -> Result<CheckoutSession, No> {
+    async fn make(&self, method: &dyn PaymentMethod, ask: &CheckoutRequest) -> Result<CheckoutSession, No> {
         let issuer = &*self.0.0;
-        let client = issuer.limits.take_client(head, issuer.clock.now())?;
-        issuer.limits.take_server(client, issuer.clock.now())?;
-        let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
         let session = backend::call(issuer.limits.time_limit, || method.create_checkout(ask)).await;
         match session.and_then(|session| check(session, unix(issuer.clock.now()))) {
             Ok(session) => Ok(session),

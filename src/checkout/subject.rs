@@ -1,6 +1,7 @@
 //! The application's own user, who is known without a token.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -55,8 +56,9 @@ pub(crate) fn subject_account(service: &str, offer: &str, subject: &[u8; 32]) ->
 pub(crate) struct SubjectFn(Arc<dyn Fn(&Parts) -> Option<Subject> + Send + Sync>);
 
 impl SubjectFn {
+    /// Nobody, where the closure panics.
     pub(crate) fn of(&self, head: &Parts) -> Option<Subject> {
-        (self.0)(head)
+        catch_unwind(AssertUnwindSafe(|| (self.0)(head))).unwrap_or_default()
     }
 }
 

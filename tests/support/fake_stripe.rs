@@ -264,7 +264,8 @@ async fn deliver(books: &Shared, body: &[u8]) -> u16 {
             let Some(url) = books.endpoint.clone() else { return 0 };
             (url, format!("Stripe-Signature: {}", signature(&books.secrets, body, books.now)))
         };
-        status = wire::post(&url, &["Content-Type: application/json; charset=utf-8", &line], body).await.status;
+        status =
+            wire::post(&url, &["Content-Type: application/json; charset=utf-8", &line], body).await.status;
         books.lock().unwrap().sent.push(status);
         if (200..300).contains(&status) {
             break;
@@ -351,7 +352,8 @@ fn check(fields: &Fields, now: u64) -> Result<(), Response> {
             return Err(wrong("Metadata values can have up to 500 characters"));
         }
     }
-    let number = |name: &str| text(name).parse::<u64>().map_err(|_| wrong(&format!("Invalid integer: {name}")));
+    let number =
+        |name: &str| text(name).parse::<u64>().map_err(|_| wrong(&format!("Invalid integer: {name}")));
     if text("mode") != "payment" || text("line_items[0][price_data][product_data][name]").is_empty() {
         return Err(wrong("Missing required param"));
     }
@@ -387,9 +389,8 @@ async fn retrieve(
     let mut books = books.lock().unwrap();
     books.retrieved.push(id.clone());
     let session = books.sessions.iter().find(|session| session.payment.as_ref() == Some(&id));
-    let session = session.ok_or_else(|| {
-        error(404, "invalid_request_error", &format!("No such payment_intent: '{id}'"))
-    })?;
+    let session = session
+        .ok_or_else(|| error(404, "invalid_request_error", &format!("No such payment_intent: '{id}'")))?;
     Ok(Json(json!({
         "id": id, "object": "payment_intent", "amount": session.amount(), "currency": session.currency(),
         "metadata": session.metadata("payment_intent_data[metadata]["), "status": "succeeded",
@@ -412,12 +413,14 @@ async fn pay(State(books): State<Shared>, Path(id): Path<String>, Form(form): Fo
         let books = &mut *books.lock().unwrap();
         let now = books.now;
         let session = books.sessions.iter_mut().find(|session| session.id == id && session.status == "open");
-        let Some(session) = session.filter(|session| now < session.field("expires_at").parse().unwrap()) else {
+        let Some(session) = session.filter(|session| now < session.field("expires_at").parse().unwrap())
+        else {
             return error(400, "invalid_request_error", "This Checkout Session has expired");
         };
         session.payment_status = if form["how"] == "card" { "paid" } else { "unpaid" };
         session.happens("checkout.session.completed");
-        let (object, return_url) = (session.object("checkout.session"), session.field("success_url").to_owned());
+        let (object, return_url) =
+            (session.object("checkout.session"), session.field("success_url").to_owned());
         books.events += 1;
         (event(books, "checkout.session.completed", object), return_url)
     };

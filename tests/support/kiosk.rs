@@ -88,7 +88,8 @@ impl Kiosk {
         let bank = Gateway::start(&format!("{base}/webhooks/bank")).await;
         let onchain = Gateway::start(&format!("{base}/webhooks/onchain")).await;
         let by_bank = SignedWebhook::new("bank", "Bank transfer", &bank.url("/pages"), secret()).unwrap();
-        let by_chain = SignedWebhook::new("onchain", "On-chain", &onchain.url("/addresses"), secret()).unwrap();
+        let by_chain =
+            SignedWebhook::new("onchain", "On-chain", &onchain.url("/addresses"), secret()).unwrap();
         let config = CheckoutConfig::new(&*base)
             .add_method(by_card.unwrap_or_else(|| stripe.method()))
             .add_method(by_bank)
@@ -103,7 +104,9 @@ impl Kiosk {
             .build()
             .unwrap();
         let [first, others @ ..] = offers;
-        let gate = others.into_iter().fold(Gate::builder(&issuer, "forecast", first), |gate, offer| gate.add_offer(offer));
+        let gate = others
+            .into_iter()
+            .fold(Gate::builder(&issuer, "forecast", first), |gate, offer| gate.add_offer(offer));
         let app = Router::new()
             .route("/forecast", get(forecast).route_layer(L402Layer::new(gate.build().unwrap())))
             .nest("/l402", issuer.checkout().unwrap().router());
@@ -231,7 +234,8 @@ impl Desk {
 
     fn amount(&self, n: usize) -> Amount {
         let GatewayRequest { amount, currency, .. } = self.ask(n);
-        let Ok(Price::Amount(amount)) = Price::try_minor(amount, Currency::from_code(&currency).unwrap()) else {
+        let Ok(Price::Amount(amount)) = Price::try_minor(amount, Currency::from_code(&currency).unwrap())
+        else {
             panic!("an amount")
         };
         amount

@@ -10,54 +10,29 @@ use std::time::SystemTime;
 use hmac::Mac as _;
 use http::HeaderMap;
 
-use crate::checkout::WebhookError;
-use crate::clock::unix;
+use crate::checkout::{WebhookError, signature};
 use crate::macaroon::HmacSha256;
 
 const HEADER: &str = "stripe-signature";
 
-/// How far the time of a signature may be from ours, in seconds: what Stripe's own
-/// libraries allow for the past. Each retry is signed anew.
-const TOLERANCE: u64 = 300;
-
-/// Most parts of a header that are read.
-const MAX_PARTS: usize = 16;
-
-/// Checks that a body was signed with one of these keys, and when.
+/// Checks that a body was signed with one of these keys, and when: five minutes
+/// are what Stripe's own libraries allow, and each retry is signed anew.
 pub(super) fn verify(
     keys: &[HmacSha256],
     headers: &HeaderMap,
     body: &[u8],
     now: SystemTime,
 ) -> Result<(), WebhookError> {
-    let mut lines = headers.get_all(HEADER).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else { return Err(WebhookError::Signature) };
-    let line = line.to_str().map_err(|_| WebhookError::Signature)?;
-
-    let mut signed_at = None;
-    let mut signatures = Vec::new();
-    for (i, part) in line.split(',').enumerate() {
-        match part.trim().split_once('=') {
-            _ if i >= MAX_PARTS => return Err(WebhookError::Signature),
-            Some(("t", _)) if signed_at.is_some() => return Err(WebhookError::Signature),
-            Some(("t", seconds)) => signed_at = Some(seconds),
-            Some(("v1", hex)) => signatures.extend(hex::decode(hex).ok()),
-            _ => {}
-        }
-    }
-    let signed_at = signed_at.ok_or(WebhookError::Signature)?;
-    let is_signed = keys.iter().any(|key| {
-        let mut mac = key.clone();
-        mac.update(signed_at.as_bytes());
-        mac.update(b".");
-        mac.update(body);
-        signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
-    });
-    if !is_signed {
-        return Err(WebhookError::Signature);
-    }
-    let signed_at: u64 = signed_at.parse().map_err(|_| WebhookError::Malformed)?;
-    if unix(now).abs_diff(signed_at) > TOLERANCE { Err(WebhookError::Stale) } else { Ok(()) }
+    signature::verify(headers, HEADER, now, |t, v1| {
+        let holds = |key: &HmacSha256| {
+            let mut mac = key.clone();
+            mac.update(t.as_bytes());
+            mac.update(b".");
+            mac.update(body);
+            mac.verify_slice(v1).is_ok()
+        };
+        keys.iter().any(holds)
+    })
 }
 
 #[cfg(test)]
@@ -99,7 +74,7 @@ mod tests {
     #[test]
     fn what_is_not_signed_by_v1_over_time_and_body_is_refused() {
         let good = format!("t=1900000000,v1={V1}");
-        let many = format!("{}t=1900000000,v1={V1}", "v1=00,".repeat(MAX_PARTS));
+        let many = format!("{}t=1900000000,v1={V1}", "v1=00,".repeat(200));
         for (lines, body) in [
             (vec![], BODY),
             (vec![&*good, &*good], BODY),
