@@ -1,6 +1,5 @@
 //! Every offer by every method of payment, over sockets: a 402, a choice, a payment
 //! request, the payment, its webhook, and the paid request.
-#![cfg(all(feature = "gateway", feature = "stripe"))]
 #![allow(missing_docs)]
 
 #[path = "support/fake_stripe.rs"]

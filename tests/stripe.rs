@@ -1,6 +1,5 @@
 //! `StripeCheckout` against a fake of Stripe's API: what it asks for, and what its
 //! webhooks do, whatever is sent again, late, out of order or by whom.
-#![cfg(all(feature = "gateway", feature = "stripe"))]
 #![allow(missing_docs)]
 
 #[path = "support/fake_stripe.rs"]
