@@ -66,6 +66,7 @@
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
+//! | `stripe` | `checkout::StripeCheckout`: cards, and what else Stripe takes, for the offers of a 402 |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend, ledger or wallet of your own |
 //! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |

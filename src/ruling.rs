@@ -115,7 +115,7 @@ impl GateInner {
                 sold: uses.sold,
                 limit: if is_of_account { 0 } else { uses.sold },
                 ceiling: uses.ceiling,
-                expires_at: if is_of_account { unix(now) + 1 } else { claims.expiry.sold },
+                expires_at: if is_of_account { paid_until.unwrap_or_default() } else { claims.expiry.sold },
                 valid_until: claims.expiry.earliest,
             }),
         };
@@ -201,6 +201,9 @@ impl GateInner {
             let paid_until = accounts.confirm(unpaid, &self.issuer.0).await?;
             if let Some(token) = &mut ruling.granted.token {
                 token.valid_until = token.valid_until.min(paid_until);
+            }
+            if let Some(debit) = &mut ruling.debit {
+                debit.expires_at = paid_until;
             }
         }
         match &ruling.unconfirmed {

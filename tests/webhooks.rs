@@ -11,10 +11,11 @@ mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use l402::checkout::{PaymentEvent, PaymentState, WebhookSecret, WebhookSender};
 use l402::ledger::{
     Account, AccountId, Ledger, LedgerError, OpenReservation, ReservationId, Reserve, Reserved, Revocations,
 };
-use l402::{Clock as _, MemoryLedger, Revocation, SqliteLedger};
+use l402::{BackendErrorKind, Clock as _, MemoryLedger, Revocation, SqliteLedger};
 use market::{Market, at, secret, text};
 use serde_json::{Value, json};
 
@@ -141,13 +142,66 @@ async fn less_than_the_price_or_another_currency_credits_nothing() {
 }
 
 #[tokio::test]
+async fn what_becomes_of_a_payment_is_told() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook = {
+        let told = told.clone();
+        move |event: &l402::Event<'_>| {
+            if let l402::Event::Payment { method, payment, service, offer, outcome, .. } = event {
+                let line = format!("{method} {payment} {service:?} {offer:?} {}", outcome.code());
+                told.lock().unwrap().push(line);
+            }
+        }
+    };
+    let market =
+        Market::with(MemoryLedger::new(), |config| config, |issuer| issuer.on_event(hook), |gate| gate).await;
+    let (_, ask) = sale(&market).await;
+    let settled = Market::settled(&ask, "p");
+    let elsewhere = Market::new(MemoryLedger::new()).await;
+    let theirs = Market::settled(&sale(&elsewhere).await.1, "p");
+    for body in [
+        &state(&settled, "pending"),
+        &with(settled.clone(), "amount", json!(5000)),
+        &with(settled.clone(), "currency", json!("USD")),
+        &settled,
+        &state(&settled, "refunded"),
+        &state(&settled, "disputed"),
+        &state(&settled, "failed"),
+        &theirs,
+    ] {
+        assert_eq!(market.tell("onchain", body).await.status, 200);
+    }
+    market.clock.advance(31 * l402::DAY);
+    assert_eq!(market.tell("onchain", &settled).await.status, 200);
+    let outcomes = [
+        "pending",
+        "underpaid",
+        "wrong_currency",
+        "settled",
+        "refunded",
+        "disputed",
+        "failed",
+        "",
+        "too_late",
+    ];
+    for (line, outcome) in told.lock().unwrap().iter().zip(outcomes) {
+        let expected = match outcome {
+            "" => "onchain p None None unknown_order".to_owned(),
+            _ => format!("onchain p Some(\"forecast\") Some(\"credits\") {outcome}"),
+        };
+        assert_eq!(*line, expected);
+    }
+    assert_eq!(told.lock().unwrap().len(), outcomes.len());
+}
+
+#[tokio::test]
 async fn what_is_not_signed_now_is_refused() {
     let market = Market::new(MemoryLedger::new()).await;
     let (token, ask) = sale(&market).await;
     let settled = Market::settled(&ask, "p");
     let (body, now) = (settled.to_string(), market.clock.now());
     let signed = |body: &str, at| secret().sign(body.as_bytes(), at).to_str().unwrap().to_owned();
-    let other = l402::checkout::WebhookSecret::new([1; 32]).unwrap();
+    let other = WebhookSecret::new([1; 32]).unwrap();
     let forged = other.sign(body.as_bytes(), now).to_str().unwrap().to_owned();
     let doubled = body.replace("\"p\"", "\"q\"");
     for (signature, body, status) in [
@@ -295,4 +349,49 @@ async fn what_is_not_durable_is_not_acknowledged() {
     assert_eq!(market.tell("onchain", &Market::settled(&ask, "p4")).await.status, 200);
     assert_eq!(market.get(&other).await, (200, "account Some(999)".into()));
     assert_eq!(market.get(&token).await, (402, "revoked".into()));
+}
+
+/// Both hosts have the time that it is.
+#[tokio::test]
+async fn a_gateway_on_another_host_calls_back() {
+    let market = Market::new(MemoryLedger::new()).await;
+    let now = l402::SystemClock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    market.clock.set(now.as_secs());
+    let (token, ask) = sale(&market).await;
+    let url = format!("http://{}/l402/webhooks/onchain", market.server.address);
+    let l402::Price::Amount(amount) = l402::Price::sat(ask.amount) else { unreachable!("not free") };
+    let settled = PaymentEvent::new("p1", &ask.order, PaymentState::Settled { amount });
+
+    let stranger = WebhookSender::new(&url, WebhookSecret::new([1; 32]).unwrap()).unwrap();
+    assert_eq!(stranger.send(&settled).await.unwrap_err().kind(), BackendErrorKind::Auth);
+    let nowhere = WebhookSender::new(&format!("{url}s"), secret()).unwrap();
+    assert_eq!(nowhere.send(&settled).await.unwrap_err().kind(), BackendErrorKind::InvalidResponse);
+    assert_eq!(market.get(&token).await.0, 503);
+
+    let gateway = WebhookSender::new(&url, secret()).unwrap();
+    for state in [PaymentState::Pending, PaymentState::Settled { amount }, PaymentState::Failed] {
+        gateway.send(&PaymentEvent::new("p1", &ask.order, state)).await.unwrap();
+    }
+    gateway.send(&settled).await.unwrap();
+    assert_eq!(market.get(&token).await, (200, "account Some(999)".into()));
+    gateway.send(&PaymentEvent::new("p1", &ask.order, PaymentState::Disputed)).await.unwrap();
+    assert_eq!(market.get(&token).await, (402, "revoked".into()));
+}
+
+/// The routes and the server are processes of their own, with one ledger.
+#[tokio::test]
+async fn the_routes_may_stand_in_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("uses.db");
+    let server = Market::new(SqliteLedger::open(&file).await.unwrap()).await;
+    let gateway = Market::new(SqliteLedger::open(&file).await.unwrap()).await;
+    let context = server.context().await;
+    let body = json!({"offer_id": "credits", "payment_method": "onchain", "payment_context_token": context});
+    let answer = gateway.ask(&body).await.json();
+    let token = format!("Bearer {}", text(&answer["bearer"]));
+    assert_eq!(server.get(&token).await.0, 503);
+    assert_eq!(gateway.tell("onchain", &Market::settled(&gateway.onchain.last(), "p1")).await.status, 200);
+    // What the server knew to be unpaid it asks about again after 5 seconds.
+    server.clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(server.get(&token).await, (200, "account Some(999)".into()));
 }

@@ -72,8 +72,8 @@ impl GateInner {
             }
             return Ok((self.granted_to(offer, account, id, until, Taken::Pass), None));
         };
-        let (ceiling, valid_until) = (u64::MAX, until);
-        let debit = Debit { account, units, sold, limit: 0, ceiling, expires_at: unix(now) + 1, valid_until };
+        let (ceiling, expires_at, valid_until) = (u64::MAX, until, until);
+        let debit = Debit { account, units, sold, limit: 0, ceiling, expires_at, valid_until };
         let mut granted = self.granted_to(offer, account, id, until, Taken::of(debit));
         if units == 0 {
             return Ok((granted, None));

@@ -88,8 +88,10 @@ impl CheckoutConfig {
         self
     }
 
-    /// How long a checkout can be paid after its 402, an hour unless set, 30
-    /// minutes at least and a day at most, as providers have it. Whole seconds.
+    /// How long a checkout can be paid after the last moment at which it may be
+    /// chosen from its 402, which is ten minutes after that: an hour unless set, 31
+    /// minutes at least and 23 hours at most. So it is within the half an hour and
+    /// the day that providers allow, whenever it is asked for. Whole seconds.
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -126,7 +128,7 @@ impl CheckoutConfig {
     }
 
     pub(crate) fn lifetime_seconds(&self) -> u64 {
-        self.lifetime.as_secs().clamp(30 * 60, 24 * 60 * 60)
+        self.lifetime.as_secs().clamp(31 * 60, 23 * 60 * 60)
     }
 }
 

@@ -23,6 +23,8 @@
 //! | `order` | what is sold to whom, as it travels with the payment |
 //! | `webhook` | what became of a payment |
 //! | `gateway`, `secret` | a payment method on another host |
+//! | `stripe` | `StripeCheckout`: cards, by Stripe |
+//! | `signature` | the header by which a webhook is known |
 //! | `status` | whether something was paid |
 //! | `subject`, `admit` | the application's own users |
 //! | `seal` | what goes out and has to come back unchanged |
@@ -49,7 +51,11 @@ mod router;
 mod seal;
 #[cfg(feature = "gateway")]
 mod secret;
+#[cfg(any(feature = "gateway", feature = "stripe"))]
+mod signature;
 mod status;
+#[cfg(feature = "stripe")]
+mod stripe;
 mod subject;
 mod webhook;
 
@@ -67,5 +73,8 @@ pub(crate) use seal::LabelledKeys;
 #[cfg(feature = "gateway")]
 #[cfg_attr(docsrs, doc(cfg(feature = "gateway")))]
 pub use secret::WebhookSecret;
+#[cfg(feature = "stripe")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stripe")))]
+pub use stripe::{StripeCheckout, StripeConfig};
 pub use subject::Subject;
 pub(crate) use subject::SubjectFn;

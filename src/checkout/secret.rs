@@ -12,19 +12,15 @@ use hmac::Mac;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::WebhookError;
+use super::{WebhookError, signature};
 use crate::clock::unix;
 use crate::error::{Error, ErrorKind};
 use crate::macaroon::{HmacSha256, keyed};
 
 /// The header of a signature.
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("l402-signature");
-/// How far the time of a signature may be from ours, in seconds, either way.
-pub(super) const TOLERANCE: u64 = 300;
 /// Fewest bytes of a secret.
 const MIN_SECRET: usize = 32;
-/// Longest value of the header, in bytes.
-const MAX_HEADER: usize = 1024;
 
 /// What a server and a gateway share: at least 32 bytes that nobody else knows.
 /// Never printed, zeroed on drop.
@@ -76,10 +72,9 @@ impl WebhookSecret {
     /// # Errors
     /// There is no signature, none of this secret, or it is of another time.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Result<(), WebhookError> {
-        let mut lines = headers.get_all(SIGNATURE).iter();
-        let (Some(line), None) = (lines.next(), lines.next()) else { return Err(WebhookError::Signature) };
-        let line = line.to_str().map_err(|_| WebhookError::Signature)?;
-        verify(line, TOLERANCE, now, |t, v1| self.mac(t, body).verify_slice(v1).is_ok())
+        signature::verify(headers, SIGNATURE.as_str(), now, |t, v1| {
+            self.mac(t, body).verify_slice(v1).is_ok()
+        })
     }
 
     fn mac(&self, t: &str, body: &[u8]) -> HmacSha256 {
@@ -89,35 +84,6 @@ impl WebhookSecret {
         mac.update(body);
         mac
     }
-}
-
-/// Checks a header `t=<unix seconds>,v1=<hex>,..`: one of its signatures `holds`,
-/// and its time is near. The signature is looked at first, so that nothing is
-/// told of a time that anybody wrote.
-pub(super) fn verify(
-    header: &str,
-    tolerance: u64,
-    now: SystemTime,
-    mut holds: impl FnMut(&str, &[u8]) -> bool,
-) -> Result<(), WebhookError> {
-    if header.len() > MAX_HEADER {
-        return Err(WebhookError::Signature);
-    }
-    let parts = || header.split(',').filter_map(|part| part.trim().split_once('='));
-    let mut times = parts().filter(|(name, _)| *name == "t").map(|(_, value)| value);
-    let (Some(t), None) = (times.next(), times.next()) else { return Err(WebhookError::Signature) };
-    let at = crate::caveat::digits(t).ok_or(WebhookError::Signature)?;
-    let mut held = false;
-    for (_, value) in parts().filter(|(name, _)| *name == "v1") {
-        let mut v1 = [0; 32];
-        if hex::decode_to_slice(value, &mut v1).is_ok() {
-            held |= holds(t, &v1);
-        }
-    }
-    if !held {
-        return Err(WebhookError::Signature);
-    }
-    if at.abs_diff(unix(now)) > tolerance { Err(WebhookError::Stale) } else { Ok(()) }
 }
 
 impl fmt::Debug for WebhookSecret {

@@ -46,7 +46,7 @@ pub(crate) struct Debit {
     pub(crate) limit: u64,
     pub(crate) ceiling: u64,
     /// When what was sold expires: until then the count is kept. For an account
-    /// that was credited the present moment: the credit says how long.
+    /// that was credited what the credit says, and no longer.
     pub(crate) expires_at: u64,
     /// When the presented copy expires, which its holder may have shortened.
     pub(crate) valid_until: u64,
