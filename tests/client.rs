@@ -65,7 +65,7 @@ async fn a_url_is_paid_for_once_and_the_token_used_again() {
         assert!(paid.receipt.is_none());
     }
     assert_eq!(shop.wallet.payments(), 1);
-    assert_eq!(*told.lock().unwrap(), [receipt.clone()]);
+    assert_eq!(*told.lock().unwrap(), std::slice::from_ref(&receipt));
     let receipts: Vec<_> = client.payer().receipts().await.unwrap().collect();
     assert_eq!(receipts, [receipt]);
     assert_eq!(client.payer().spent().await.unwrap().total_msat, 21_000);
