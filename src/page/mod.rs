@@ -42,6 +42,11 @@
 //!   against the limits of [challenges](crate::IssuerBuilder::with_client_challenges),
 //!   and the backend is asked at most every 5 seconds for each invoice.
 //! - Without, the preimage comes from the browser's wallet or from the person.
+//! - With a checkout (feature `offers`) each offer has links to its other methods
+//!   of payment. With a script, and where the checkout is of the same origin, the
+//!   page notes what the payment will open before it leads on, and opens when
+//!   the browser is back in the same tab. Without, the link leads to the payment
+//!   and what it buys is not kept.
 //!
 //! # The cookie
 //!
