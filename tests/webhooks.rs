@@ -173,8 +173,17 @@ async fn what_becomes_of_a_payment_is_told() {
     }
     market.clock.advance(31 * l402::DAY);
     assert_eq!(market.tell("onchain", &settled).await.status, 200);
-    let outcomes =
-        ["pending", "underpaid", "wrong_currency", "settled", "refunded", "disputed", "failed", "", "too_late"];
+    let outcomes = [
+        "pending",
+        "underpaid",
+        "wrong_currency",
+        "settled",
+        "refunded",
+        "disputed",
+        "failed",
+        "",
+        "too_late",
+    ];
     for (line, outcome) in told.lock().unwrap().iter().zip(outcomes) {
         let expected = match outcome {
             "" => "onchain p None None unknown_order".to_owned(),
