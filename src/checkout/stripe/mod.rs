@@ -137,11 +137,11 @@ struct Session {
 
 #[async_trait]
 impl PaymentMethod for StripeCheckout {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "credit_card"
     }
 
-    fn payment_type(&self) -> &str {
+    fn payment_type(&self) -> &'static str {
         "Stripe"
     }
 
