@@ -329,6 +329,31 @@ impl GateBuilder {
         self
     }
 
+    /// Every capability that an offer sells or the gate requires, once.
+    fn known_capabilities(&self) -> Vec<String> {
+        let sold = self.offers.iter().flat_map(|offer| offer.capabilities.iter());
+        let mut known: Vec<_> = sold.chain(&self.capability).cloned().collect();
+        known.sort_unstable();
+        known.dedup();
+        known
+    }
+
+    #[cfg(feature = "offers")]
+    fn check_subject(&self) -> Result<(), Error> {
+        let issuer = &self.issuer.0;
+        let why = if self.subject.is_none() {
+            return Ok(());
+        } else if issuer.checkout.is_none() || issuer.meter.is_none() {
+            "give the issuer `with_checkout` and `with_ledger`"
+        } else if issuer.caveats.binds_any() {
+            "the issuer's registry cannot bind them"
+        } else {
+            return Ok(());
+        };
+        let message = format!("gate `{}`: admits users from accounts: {why}", self.service);
+        Err(Error::new(ErrorKind::Offer, message))
+    }
+
     /// The gate.
     ///
     /// # Errors
@@ -366,31 +391,11 @@ impl GateBuilder {
             ));
         }
         #[cfg(feature = "offers")]
-        if self.subject.is_some() {
-            if self.issuer.0.checkout.is_none() || self.issuer.0.meter.is_none() {
-                return error(
-                    "admits users from accounts: give the issuer `with_checkout` and `with_ledger`"
-                        .to_owned(),
-                );
-            }
-            if self.issuer.0.caveats.binds_any() {
-                return error(
-                    "admits users from accounts, which the issuer's registry cannot bind".to_owned(),
-                );
-            }
-        }
+        self.check_subject()?;
         let pool = self.pool(least)?;
         #[cfg(feature = "page")]
         let page = self.page()?;
-        let mut known: Vec<_> = self
-            .offers
-            .iter()
-            .flat_map(|offer| offer.capabilities.iter())
-            .chain(&self.capability)
-            .cloned()
-            .collect();
-        known.sort_unstable();
-        known.dedup();
+        let known = self.known_capabilities();
         if known.len() > 64 {
             return error("more than 64 capabilities".to_owned());
         }

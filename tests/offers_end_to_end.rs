@@ -14,9 +14,17 @@ mod wire;
 
 use std::sync::Arc;
 
-use kiosk::{Kiosk, text};
-use l402::{Ledger, MemoryLedger, SqliteLedger};
+use axum::Router;
+use axum::routing::get;
+use fake_stripe::FakeStripe;
+use kiosk::{Kiosk, now, offers, text};
+use l402::checkout::CheckoutConfig;
+use l402::{
+    Currency, DevBackend, ExchangeRate, FixedClock, Gate, Issuer, KeyRing, L402Layer, Ledger, MINUTE,
+    MemoryLedger, Network, RootKey, SqliteLedger,
+};
 use serde_json::Value;
+use tokio::net::TcpListener;
 
 const METHODS: [&str; 4] = ["lightning", "credit_card", "bank", "onchain"];
 
@@ -105,6 +113,55 @@ async fn every_offer_is_sold_by_every_method() {
 async fn every_offer_is_sold_by_every_method_with_postgresql() {
     let ledger = l402::PostgresLedger::connect(&servers::url("L402_TEST_POSTGRES")).await.unwrap();
     every_offer_by_every_method(Arc::new(ledger)).await;
+}
+
+/// The service has no route of the checkout, and the gateway none of the service:
+/// they share key and ledger.
+#[tokio::test]
+async fn a_gateway_of_another_server_sells_by_the_ledger_that_they_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, key) = (FixedClock::at(now()), RootKey::generate());
+    let stripe = FakeStripe::start(now()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/l402", listener.local_addr().unwrap());
+    let build = async || {
+        let issuer = Issuer::builder(KeyRing::new(key.clone()), DevBackend::with_clock(clock.clone()))
+            .with_network(Network::Regtest)
+            .with_clock(clock.clone())
+            .with_rates(10 * MINUTE, |_: Currency| async { Ok(ExchangeRate::per_bitcoin(10_000_000)?) })
+            .with_ledger(SqliteLedger::open(dir.path().join("uses.db")).await.unwrap())
+            .with_checkout(CheckoutConfig::new(&*base).add_method(stripe.method()))
+            .build()
+            .unwrap();
+        let [once, month, credits] = offers();
+        let gate = Gate::builder(&issuer, "forecast", once).add_offer(month).add_offer(credits);
+        (issuer, gate.build().unwrap())
+    };
+    let ((_, gate), (issuer, _of_the_gateway)) = (build().await, build().await);
+    let forecast = get(async || "sun").route_layer(L402Layer::new(gate));
+    let service = wire::serve(Router::new().route("/forecast", forecast)).await;
+    let routes = issuer.checkout().unwrap().router();
+    let _gateway = wire::serve_on(listener, Router::new().nest("/l402", routes));
+    stripe.set_endpoint(format!("{base}/webhooks/credit_card"));
+
+    let refused = service.get("/forecast", &[]).await.json();
+    let choice = serde_json::json!({
+        "offer_id": "credits", "payment_method": "credit_card",
+        "payment_context_token": refused["payment_context_token"],
+    });
+    let json = ["Content-Type: application/json"];
+    let asked = text(&refused["payment_request_url"]);
+    let answer = wire::post(&asked, &json, choice.to_string().as_bytes()).await.json();
+    let line = format!("Authorization: Bearer {}", text(&answer["bearer"]));
+    assert_eq!(service.get("/forecast", &[&line]).await.code(), "payment_pending");
+    stripe.pay_at(&text(&answer["payment_request"]["checkout_url"]), "card").await;
+    assert_eq!(stripe.sent(), [200]);
+    // Nobody told the service, which asks the ledger again after five seconds.
+    assert_eq!(service.get("/forecast", &[&line]).await.code(), "payment_pending");
+    clock.advance(std::time::Duration::from_secs(5));
+    for status in [200, 200, 200, 402] {
+        assert_eq!(service.get("/forecast", &[&line]).await.status, status);
+    }
 }
 
 /// The buyer who chose a chain and an asset is asked for no other.

@@ -91,7 +91,7 @@ impl GateInner {
         account: AccountId,
         token_id: TokenId,
         valid_until: u64,
-        taken: Taken,
+        took: Taken,
     ) -> Granted {
         let known = self.known_capabilities.iter().enumerate();
         let held =
@@ -106,7 +106,7 @@ impl GateInner {
             tier: offer.tier,
             capabilities: CapabilitySet { known: self.known_capabilities.clone(), held },
         };
-        Granted { basis: Basis::Subject, token: Some(token), taken }
+        Granted { basis: Basis::Subject, token: Some(token), taken: took }
     }
 
     /// What a gate of the same service further out granted a user, where it is
@@ -121,7 +121,7 @@ impl GateInner {
         let units = self.cost.units(head);
         let covers = match outer.taken {
             Taken::Pass => true,
-            Taken::Units { units: taken, .. } => units <= taken,
+            Taken::Units { units: spent, .. } => units <= spent,
             Taken::Nothing => units == 0,
         };
         let account = AccountId::from(token.payment_hash);

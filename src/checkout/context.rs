@@ -106,7 +106,10 @@ impl Context {
 /// Which offer was chosen from each 402, as long as one can choose: the first
 /// choice holds. This process knows of its own choices alone.
 #[derive(Debug, Default)]
-pub(super) struct Choices(Mutex<HashMap<[u8; 16], (Arc<str>, u64)>>);
+pub(super) struct Choices(Mutex<Chosen>);
+
+/// By the context's nonce: the offer, and until when the context is good.
+type Chosen = HashMap<[u8; 16], (Arc<str>, u64)>;
 
 impl Choices {
     /// Whether this offer may be bought from this 402; an error where there is no

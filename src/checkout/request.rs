@@ -108,7 +108,7 @@ impl Checkout {
         let (head, body) = request.into_parts();
         let asked = match read(&head, &body) {
             Ok(asked) => asked,
-            Err(response) => return response,
+            Err((status, why)) => return error(status, why),
         };
         match self.answer(&head, asked).await {
             Ok(answer) => answered(&head, &answer),
@@ -254,14 +254,14 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
-fn read(head: &Parts, body: &[u8]) -> Result<Asked, Response<Bytes>> {
+fn read(head: &Parts, body: &[u8]) -> Result<Asked, (StatusCode, &'static str)> {
     let query = head.uri.query().unwrap_or_default();
     if body.len() > MAX_BODY || query.len() > MAX_BODY {
-        return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"));
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"));
     }
     match head.method {
         Method::POST => serde_json::from_slice(body)
-            .map_err(|_| error(StatusCode::BAD_REQUEST, "the body is no JSON object of texts")),
+            .map_err(|_| (StatusCode::BAD_REQUEST, "the body is no JSON object of texts")),
         Method::GET => Ok(Asked {
             offer_id: parameter(query, "offer_id"),
             payment_method: parameter(query, "payment_method"),
@@ -270,7 +270,7 @@ fn read(head: &Parts, body: &[u8]) -> Result<Asked, Response<Bytes>> {
             chain: parameter(query, "chain"),
             id: None,
         }),
-        _ => Err(error(StatusCode::METHOD_NOT_ALLOWED, "send a POST")),
+        _ => Err((StatusCode::METHOD_NOT_ALLOWED, "send a POST")),
     }
 }
 

@@ -53,7 +53,9 @@ pub(crate) fn subject_account(service: &str, offer: &str, subject: &[u8; 32]) ->
 
 /// Which user a request is of.
 #[derive(Clone)]
-pub(crate) struct SubjectFn(Arc<dyn Fn(&Parts) -> Option<Subject> + Send + Sync>);
+pub(crate) struct SubjectFn(Arc<Closure>);
+
+type Closure = dyn Fn(&Parts) -> Option<Subject> + Send + Sync;
 
 impl SubjectFn {
     /// Nobody, where the closure panics.

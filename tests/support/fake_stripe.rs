@@ -155,7 +155,7 @@ impl FakeStripe {
         session.happens(kind);
         let object = session.object(kind);
         books.events += 1;
-        event(books, kind, object)
+        event(books, kind, &object)
     }
 
     /// The header by which this body is signed at this moment, with all secrets.
@@ -235,7 +235,7 @@ impl Session {
     }
 }
 
-fn event(books: &Books, kind: &str, object: Value) -> Value {
+fn event(books: &Books, kind: &str, object: &Value) -> Value {
     json!({
         "id": format!("evt_{}", books.events), "object": "event", "api_version": VERSION,
         "created": books.now, "data": { "object": object }, "livemode": false, "pending_webhooks": 1,
@@ -250,7 +250,7 @@ pub fn signature(secrets: &[&str], body: &[u8], t: u64) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(format!("{t}.").as_bytes());
         mac.update(body);
-        header += &format!(",v1={}", hex::encode(mac.finalize().into_bytes()));
+        header.extend([",v1=", &hex::encode(mac.finalize().into_bytes())]);
     }
     header + ",v0=6ffbb59b2300aae63f272406069a9788598b792a944a07aba816edb039989a39"
 }
@@ -422,7 +422,7 @@ async fn pay(State(books): State<Shared>, Path(id): Path<String>, Form(form): Fo
         let (object, return_url) =
             (session.object("checkout.session"), session.field("success_url").to_owned());
         books.events += 1;
-        (event(books, "checkout.session.completed", object), return_url)
+        (event(books, "checkout.session.completed", &object), return_url)
     };
     deliver(&books, &serde_json::to_vec(&body).unwrap()).await;
     (StatusCode::SEE_OTHER, [(header::LOCATION, return_url)]).into_response()

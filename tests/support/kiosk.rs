@@ -15,8 +15,8 @@ use l402::checkout::{
     WebhookSender,
 };
 use l402::{
-    Access, Amount, Clock, Currency, DAY, DevBackend, ExchangeRate, FixedClock, Gate, Grant, Issuer, KeyRing,
-    L402Layer, Ledger, MINUTE, MemoryLedger, Network, Offer, Price, RootKey, SystemClock,
+    Access, Amount, Clock, Currency, DAY, DevBackend, ExchangeRate, FixedClock, Gate, GateBuilder, Grant,
+    Issuer, KeyRing, L402Layer, Ledger, MINUTE, MemoryLedger, Network, Offer, Price, RootKey, SystemClock,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -104,9 +104,7 @@ impl Kiosk {
             .build()
             .unwrap();
         let [first, others @ ..] = offers;
-        let gate = others
-            .into_iter()
-            .fold(Gate::builder(&issuer, "forecast", first), |gate, offer| gate.add_offer(offer));
+        let gate = others.into_iter().fold(Gate::builder(&issuer, "forecast", first), GateBuilder::add_offer);
         let app = Router::new()
             .route("/forecast", get(forecast).route_layer(L402Layer::new(gate.build().unwrap())))
             .nest("/l402", issuer.checkout().unwrap().router());

@@ -50,7 +50,7 @@ impl StripeConfig {
         let mut secrets = secrets.split(',').map(str::trim);
         let first = secrets.next().unwrap_or_default();
         let config = Self::new(&**api_key, first, &**return_url);
-        Ok(secrets.fold(config, |config, secret| config.add_webhook_secret(secret)))
+        Ok(secrets.fold(config, Self::add_webhook_secret))
     }
 
     /// Another signing secret that is honoured: of a second endpoint, or the new one

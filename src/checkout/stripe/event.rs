@@ -47,15 +47,16 @@ pub(super) fn read(body: &[u8]) -> Result<Option<Told>, WebhookError> {
 fn of_session(kind: &str, session: Session) -> Result<Option<Told>, WebhookError> {
     // Other sales of the same account.
     let Some(order) = session.metadata.l402_order else { return Ok(None) };
-    let state = match (kind, &*session.payment_status) {
-        ("checkout.session.async_payment_failed" | "checkout.session.expired", _) => PaymentState::Failed,
-        (_, "paid") => {
+    let may_be_paid =
+        matches!(kind, "checkout.session.completed" | "checkout.session.async_payment_succeeded");
+    let state = match &*session.payment_status {
+        "paid" if may_be_paid => {
             let currency = session.currency.as_deref().and_then(Currency::from_code);
             let price = currency.and_then(|currency| Price::try_minor(session.amount_total?, currency).ok());
             let Some(Price::Amount(amount)) = price else { return Err(WebhookError::Malformed) };
             PaymentState::Settled { amount }
         }
-        (_, "unpaid") => PaymentState::Pending,
+        "unpaid" if may_be_paid => PaymentState::Pending,
         // `no_payment_required`: it came to nothing, and so does what it buys.
         _ => PaymentState::Failed,
     };
