@@ -56,7 +56,7 @@ impl fmt::Debug for ChargeOn {
     }
 }
 
-fn is_server_error(head: &response::Parts) -> bool {
+pub(crate) fn is_server_error(head: &response::Parts) -> bool {
     let grpc = head.headers.get("grpc-status").map(HeaderValue::as_bytes);
     let failed: [&[u8]; 6] = [b"2", b"4", b"8", b"13", b"14", b"15"];
     head.status.is_server_error() || grpc.is_some_and(|code| failed.contains(&code))
@@ -78,6 +78,8 @@ impl Admission {
             gate: gate.clone(),
             // What is free by the request may cost the next client.
             is_private: grant.basis().is_private() || gate.0.is_priced_by_request(),
+            #[cfg(feature = "page")]
+            by_cookie: grant.presented.as_ref().is_some_and(crate::credential::Presented::is_cookie),
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
@@ -124,6 +126,8 @@ impl Admission {
 pub(crate) struct Settlement {
     gate: Gate,
     is_private: bool,
+    #[cfg(feature = "page")]
+    by_cookie: bool,
     remaining: Option<u64>,
     use_: Option<Use>,
 }
@@ -204,6 +208,10 @@ impl Settlement {
         if self.is_private {
             keep_private(&mut head.headers);
         }
+        #[cfg(feature = "page")]
+        if self.by_cookie {
+            vary(&mut head.headers, "Cookie");
+        }
         Response::from_parts(head, body)
     }
 }
@@ -243,13 +251,17 @@ fn keep_private(headers: &mut HeaderMap) {
         HeaderValue::from_static("private")
     };
     headers.insert(CACHE_CONTROL, cache_control);
+    vary(headers, "Authorization");
+}
 
+/// Says that the response depends on this header.
+fn vary(headers: &mut HeaderMap, on: &'static str) {
     let names = |value: &HeaderValue| {
         let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"authorization"))
+        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(on.as_bytes()))
     };
     if !headers.get_all(VARY).iter().any(names) {
-        headers.append(VARY, HeaderValue::from_static("Authorization"));
+        headers.append(VARY, HeaderValue::from_static(on));
     }
 }
 

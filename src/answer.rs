@@ -126,7 +126,7 @@ pub(crate) fn respond(
     let grpc = grpc_content_type(head);
     let mut response = match grpc {
         Some(content_type) => trailers_only(content_type, &refusal),
-        None => problem(gate, head, status, &refusal, sold),
+        None => body(gate, head, status, &refusal, sold),
     };
 
     let headers = response.headers_mut();
@@ -188,6 +188,21 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
     trailers.insert("grpc-status", HeaderValue::from(u16::from(refusal.grpc_code())));
     trailers.insert("grpc-message", HeaderValue::from_static(message));
     trailers
+}
+
+/// The body for a program, or for the person behind a browser.
+fn body(
+    gate: &GateInner,
+    head: &Parts,
+    status: StatusCode,
+    refusal: &Refusal,
+    sold: Option<&Sold>,
+) -> Response<Bytes> {
+    #[cfg(feature = "page")]
+    if let Some(page) = sold.and_then(|sold| crate::page::answer(gate, head, sold)) {
+        return page;
+    }
+    problem(gate, head, status, refusal, sold)
 }
 
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in
@@ -297,7 +312,7 @@ impl<'a> Terms<'a> {
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable(head).map(|offer| Listed::new(offer, sold)).collect(),
+            offers: gate.sellable(head).into_iter().flatten().map(|offer| Listed::new(offer, sold)).collect(),
         }
     }
 }

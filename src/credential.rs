@@ -9,6 +9,9 @@
 //! Macaroon, Grpc-Metadata-Macaroon, Token = hex of a macaroon with a `preimage=` caveat
 //! ```
 //!
+//! With the feature `page` a gate that has a page also reads the cookie that the
+//! page's form sets (`cookie.rs`), where a request says nothing else.
+//!
 //! A token without a preimage is read, and refused by every issuer that was not
 //! told to admit it (`IssuerBuilder::with_settled_tokens`), but for one of an
 //! account, which never has a preimage. Such a token alone is also what a
@@ -23,6 +26,9 @@
 //! ([`read`]), so that what was authenticated is what is metered, and neither
 //! the handler nor the user's closures see a secret.
 
+#[cfg(feature = "page")]
+mod cookie;
+
 use std::fmt;
 use std::str;
 
@@ -31,17 +37,20 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::caveat::Caveat;
 use crate::macaroon::{FORMAT_ACCOUNT, MAX_MACAROON, Macaroon};
 use crate::preimage::Preimage;
 use crate::refusal::{Malformed, Refusal};
 
+#[cfg(feature = "page")]
+pub(crate) use cookie::{cookie_name, take_cookie};
+
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+pub(crate) const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+pub(crate) const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Longest base64 of a token, in bytes.
 const MAX_BASE64: usize = MAX_MACAROON.div_ceil(3) * 4;
@@ -81,6 +90,9 @@ enum Form {
     Bearer { start: usize, end: usize },
     /// The hex of a macaroon with its preimage.
     Hex,
+    /// `token:preimage`, kept by a browser and shown without being asked.
+    #[cfg(feature = "page")]
+    Cookie,
 }
 
 impl Form {
@@ -88,6 +100,8 @@ impl Form {
         match self {
             Self::Pair { start, end } | Self::Bearer { start, end } => &value.as_bytes()[start..end],
             Self::Hex => value.as_bytes(),
+            #[cfg(feature = "page")]
+            Self::Cookie => value.as_bytes(),
         }
     }
 }
@@ -117,6 +131,14 @@ pub(crate) fn take(headers: &mut HeaderMap, bearers: bool) -> Result<Option<Pres
         values.for_each(|(_, value)| value.set_sensitive(true));
     }
     taken
+}
+
+/// Whether the headers hold a credential of ours, or what begins like one.
+#[cfg(feature = "client")]
+pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
+    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    headers.get_all(AUTHORIZATION).iter().any(is_ours)
+        || HEX_HEADERS.iter().any(|name| headers.get_all(name).iter().any(is_l402_macaroon))
 }
 
 /// Takes the credential out of the headers of a request that passes without
@@ -158,14 +180,20 @@ impl Presented {
     pub(crate) fn put_back(&self, headers: &mut HeaderMap) {
         let text = self.form.text(&self.value);
         let (name, value) = match self.form {
-            Form::Pair { .. } => (AUTHORIZATION, HeaderValue::from_bytes(&[b"L402 ", text].concat())),
-            Form::Bearer { .. } => (AUTHORIZATION, HeaderValue::from_bytes(&[b"Bearer ", text].concat())),
+            Form::Pair { .. } => (AUTHORIZATION, authorization("L402 ", text)),
+            #[cfg(feature = "page")]
+            Form::Cookie => (AUTHORIZATION, authorization("L402 ", text)),
+            Form::Bearer { .. } => (AUTHORIZATION, authorization("Bearer ", text)),
             Form::Hex => (HEX_HEADERS[0].clone(), HeaderValue::from_bytes(text)),
         };
         let mut value = value.expect("a part of a header value is one");
         value.set_sensitive(true);
         headers.append(name, value);
     }
+}
+
+fn authorization(scheme: &str, text: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_bytes(&[scheme.as_bytes(), text].concat())
 }
 
 /// The credentials of a request: all the same, or it is refused.
@@ -373,10 +401,12 @@ fn read_text<'b>(text: &[u8], form: Form, buffer: &'b mut TokenBuffer) -> Result
     match form {
         Form::Pair { .. } | Form::Bearer { .. } => read_pair(text, buffer),
         Form::Hex => read_hex(text, buffer),
+        #[cfg(feature = "page")]
+        Form::Cookie => read_pair(text, buffer),
     }
 }
 
-fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+pub(crate) fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }

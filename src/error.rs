@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why an issuer, a gate or a key ring was not built. [`kind`](Self::kind)
+/// Why an issuer, a gate, a key ring or a store was not built. [`kind`](Self::kind)
 /// says which, for programs; the text says what to do.
 pub struct Error {
     kind: ErrorKind,
@@ -29,8 +29,14 @@ pub enum ErrorKind {
     NoLedger,
     /// A ledger cannot be opened.
     Ledger,
+    /// A token store of a paying client cannot be opened.
+    TokenStore,
     /// The addresses of trusted proxies cannot be read, or are everybody's.
     Proxies,
+    /// The route of the page is no path, or a gate has a page and its issuer no route.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    Page,
     /// A payment backend is not configured as it has to be: an address, a file,
     /// a credential, or a settlement that it cannot tell of.
     Backend,

@@ -27,6 +27,9 @@
 //! | `handler without a gate` | error | `cause`, `more` |
 //! | what the crate otherwise says on standard error | warn, once per issuer | |
 //!
+//! Where nobody has subscribed by then, the last three stand on standard error,
+//! the handler without a gate once.
+//!
 //! A refusal of class 500, where the server is built wrong, is an error; one
 //! because backend, ledger or price source is out is a warning; and all others,
 //! which clients cause as they like, are for debugging. What waits runs within a
@@ -343,7 +346,9 @@ pub(crate) fn in_span<F: Future>(_step: &'static str, _service: &str, part: F) -
 /// A gate that gives everything away was built.
 pub(crate) fn is_in_dry_run(service: &str) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(target: "l402", service, "dry run");
-    #[cfg(not(feature = "tracing"))]
+    if crate::warn::has_log() {
+        tracing::warn!(target: "l402", service, "dry run");
+        return;
+    }
     crate::warn::warn(format_args!("gate `{service}` is in dry run: it gives everything away"));
 }

@@ -36,6 +36,7 @@ use crate::ledger::{Debit, Reservation};
 use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
 use crate::price::{Amount, Price, Unit};
+use crate::pricer::PriceError;
 use crate::refusal::Refusal;
 use crate::ruling::{Granted, Ruling};
 use crate::sale;
@@ -74,6 +75,8 @@ pub(crate) struct GateInner {
     pub(crate) free_requests: Option<FreeRequests>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) dry_run: bool,
+    #[cfg(feature = "page")]
+    pub(crate) page: Option<Arc<crate::page::Page>>,
     #[cfg(feature = "offers")]
     pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
@@ -129,6 +132,10 @@ impl Gate {
 
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
+        #[cfg(feature = "page")]
+        let kept = self.0.page.as_ref().and_then(|_| credential::take_cookie(head, &self.0.service));
+        #[cfg(not(feature = "page"))]
+        let kept = None;
         let bearer = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
@@ -138,7 +145,7 @@ impl Gate {
             },
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
             _ => match credential::take(&mut head.headers, self.0.issuer.takes_bearers()) {
-                Ok(presented) => Bearer::of(presented),
+                Ok(presented) => Bearer::of(presented.or(kept)),
                 Err(refusal) => {
                     if self.0.dry_run {
                         credential::discard(&mut head.headers, self.0.issuer.takes_bearers());
@@ -167,6 +174,10 @@ impl Gate {
             Ok(ruling) => self.0.pass(ruling, bearer.outer),
             Err(refused) => Err(refused),
         };
+        #[cfg(all(feature = "offers", feature = "page"))]
+        if let (Err(_), Some(subject)) = (&passed, self.subject_behind(&bearer, head)) {
+            return Judged::Undecided(Pending::Subject(Bearer::of(None), subject));
+        }
         match passed {
             Ok(granted) => Judged::Decided(self.admitted(granted, bearer, None)),
             Err(refused) => self.refuse(head, bearer, refused).into(),
@@ -191,10 +202,17 @@ impl Gate {
             },
             Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
                 Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
-                Err(refused) => match self.refuse(head, bearer, refused) {
-                    Ok(decided) => return decided,
-                    Err(unpriced) => unpriced,
-                },
+                Err(refused) => {
+                    #[cfg(all(feature = "offers", feature = "page"))]
+                    if let Some(subject) = self.subject_behind(&bearer, head) {
+                        let pending = Pending::Subject(Bearer::of(None), subject);
+                        return Box::pin(self.ask(head, pending)).await;
+                    }
+                    match self.refuse(head, bearer, refused) {
+                        Ok(decided) => return decided,
+                        Err(unpriced) => unpriced,
+                    }
+                }
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
@@ -205,9 +223,18 @@ impl Gate {
         self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
     }
 
+    /// The user whose browser kept something that does not open this.
+    #[cfg(all(feature = "offers", feature = "page"))]
+    fn subject_behind(&self, bearer: &Bearer, head: &Parts) -> Option<crate::checkout::Subject> {
+        let is_kept = bearer.outer.is_none() && bearer.presented.as_ref().is_some_and(Presented::is_cookie);
+        if is_kept { self.0.subject(head) } else { None }
+    }
+
     /// Without a token that opens it, a request is sold one, or admitted where
     /// it costs nothing.
     fn refuse(&self, head: &Parts, bearer: Bearer, refused: Refused) -> Result<Decided, Box<Unpriced>> {
+        #[cfg(feature = "page")]
+        let refused = bearer.excuse(refused);
         if bearer.outer.is_some() && self.0.lets_pass(head) {
             return Ok(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
@@ -219,7 +246,7 @@ impl Gate {
                 Some(price) => price.map(|price| (offer.clone(), price)),
                 None => return Err(Box::new(Unpriced { bearer, refused, offer: offer.clone() })),
             },
-            Err(unsold) => Err(unsold.into()),
+            Err(unsold) => Err(unsold),
         };
         Ok(self.sell_at(head, bearer, refused, priced))
     }
@@ -312,6 +339,18 @@ impl Bearer {
     fn of(presented: Option<Presented>) -> Self {
         Self { presented, outer: None }
     }
+
+    /// Nobody chose to show a cookie: one that is broken is as good as none, so
+    /// that its browser is not shut out until it forgets it.
+    #[cfg(feature = "page")]
+    fn excuse(&self, refused: Refused) -> Refused {
+        let broken = refused.refusal.status() == StatusCode::UNAUTHORIZED;
+        if broken && self.presented.as_ref().is_some_and(Presented::is_cookie) {
+            Refusal::MissingCredential.into()
+        } else {
+            refused
+        }
+    }
 }
 
 /// What a gate further out took.
@@ -378,9 +417,10 @@ pub(crate) struct Payable {
 
 impl GateInner {
     /// The offers whose tokens open this request, the one that is sold first.
-    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Arc<Offer>> {
-        let units = self.cost.units(head);
-        self.offers.iter().filter(move |offer| opens(offer, self.min_tier, self.capability.as_deref(), units))
+    pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
+        let units = self.cost.units(head)?;
+        let capability = self.capability.as_deref();
+        Ok(self.offers.iter().filter(move |offer| opens(offer, self.min_tier, capability, units)))
     }
 
     /// The first offer that is enough for the gate, whatever a request costs.
@@ -392,9 +432,9 @@ impl GateInner {
     }
 
     /// The offer that this request is sold.
-    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refusal> {
+    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refused> {
         // A request that takes more units than any offer has cannot be paid for.
-        self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
+        self.sellable(head)?.next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST).into())
     }
 
     /// Whether the request is one of those that its client has free, and

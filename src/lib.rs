@@ -51,6 +51,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
+//! | `client` | the paying client, [`client`]: an HTTP client or a layer around one, wallets, budgets, token stores |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `gateway` | `checkout::SignedWebhook`: a payment method on another host, joined by a signed webhook |
@@ -61,10 +62,11 @@
 //! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
 //! | `offers` | `checkout`: offers in the body of a 402, payment requests, webhooks; any payment method beside Lightning |
+//! | `page` | `page`: a page for people in place of the JSON of a 402, with a QR code of the invoice, that opens what was paid for |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
-//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend or ledger of your own |
+//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend, ledger or wallet of your own |
 //! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
@@ -76,7 +78,7 @@
 //!
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(
-    not(all(feature = "dev", feature = "sqlite", feature = "test-util")),
+    not(all(feature = "client", feature = "dev", feature = "sqlite", feature = "test-util")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
@@ -130,6 +132,9 @@ pub mod macaroon;
 pub mod metrics;
 mod name;
 mod offer;
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+pub mod page;
 #[cfg(feature = "axum")]
 mod paid;
 mod payment;
@@ -143,6 +148,8 @@ mod sale;
 pub mod service;
 #[cfg(feature = "axum")]
 mod settle;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;
@@ -211,6 +218,10 @@ pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use name::service_name;
 pub use offer::{Access, Offer};
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+#[doc(inline)]
+pub use page::Page;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use paid::Paid;
@@ -225,6 +236,13 @@ pub use service::{L402, L402Layer};
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use settle::{Settle, SettleFuture, SettleLayer};
 
-#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "sqlite", feature = "test-util"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "client",
+    feature = "dev",
+    feature = "sqlite",
+    feature = "test-util"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

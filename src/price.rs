@@ -117,6 +117,20 @@ impl fmt::Debug for Currency {
     }
 }
 
+/// How many digits of a currency stand behind the point (ISO 4217, the currencies
+/// whose exponent is not 2).
+#[cfg(any(feature = "offers", feature = "page"))]
+pub(crate) fn exponent(currency: &str) -> usize {
+    match currency {
+        "BTC" => 8,
+        "CLF" | "UYW" => 4,
+        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI"
+        | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+        _ => 2,
+    }
+}
+
 /// All the bitcoin there will be, in msat. No amount is larger.
 const MAX_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
 

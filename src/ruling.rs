@@ -6,7 +6,6 @@ use http::request::Parts;
 
 use crate::accounts::Unpaid;
 use crate::answer::Refused;
-use crate::backend::LookUpBy;
 use crate::caveat::{self, Claims, Scope, is_minted};
 use crate::clock::unix;
 use crate::credential::{self, Presented};
@@ -112,7 +111,7 @@ impl GateInner {
             }
             Some(uses) => Some(Debit {
                 account: token.payment_hash().into(),
-                units: self.cost.units(head),
+                units: self.cost.units(head)?,
                 sold: uses.sold,
                 limit: if is_of_account { 0 } else { uses.sold },
                 ceiling: uses.ceiling,
@@ -207,13 +206,10 @@ impl GateInner {
                 debit.expires_at = paid_until;
             }
         }
-        let Some(payment) = &ruling.unconfirmed else { return Ok(()) };
-        let issuer = &*self.issuer.0;
-        // Sold on another backend: this one knows nothing of it.
-        if payment.handle.is_none() && issuer.capabilities.look_up() == Some(LookUpBy::Handle) {
-            return Err(Refusal::NotPaid.into());
+        match &ruling.unconfirmed {
+            Some(payment) => self.issuer.0.confirm(payment).await,
+            None => Ok(()),
         }
-        issuer.payments.confirm(payment, &*issuer.backend, &*issuer.clock, &issuer.limits).await
     }
 
     /// Counts the request of a rated pass.

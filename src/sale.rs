@@ -11,7 +11,7 @@ use crate::answer::Refused;
 use crate::backend::{self, BackendError, BackendErrorKind, Capabilities, InvoiceRequest, LookUpBy};
 use crate::caveat::{Bound, Minted};
 use crate::challenge::Challenge;
-use crate::clock::unix;
+use crate::clock::{HOUR, unix};
 use crate::entropy::random;
 use crate::exchange;
 use crate::gate::GateInner;
@@ -216,7 +216,9 @@ impl From<BackendError> for Refused {
             BackendErrorKind::RateLimited { retry_after } => retry_after,
             _ => None,
         };
-        Self::because(Refusal::BackendUnavailable { retry_after: retry_after.unwrap_or(RETRY_AFTER) }, error)
+        // Whatever it says: a pool of invoices is not left empty for longer.
+        let retry_after = retry_after.unwrap_or(RETRY_AFTER).min(HOUR);
+        Self::because(Refusal::BackendUnavailable { retry_after }, error)
     }
 }
 

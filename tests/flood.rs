@@ -17,8 +17,8 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use l402::{
     Access, CaveatRegistry, Challenge, ClientId, DAY, DevBackend, ErrorKind, FixedClock, ForwardedHeader,
-    Gate, Issuer, IssuerBuilder, KeyRing, MINUTE, MemoryLedger, Network, Offer, PaymentHash, PeerAddr, Price,
-    Refusal, Revocation, RootKey,
+    Gate, HOUR, Issuer, IssuerBuilder, KeyRing, MINUTE, MemoryLedger, Network, Offer, PaymentHash, PeerAddr,
+    Price, Refusal, Revocation, RootKey,
 };
 use node::{Mode, Node};
 
@@ -687,6 +687,27 @@ mod pool {
         assert_eq!(ask(&gate, head(&[])).await.status(), 402);
         settle_tasks().await;
         assert_eq!((shop.node.asked(), tasks()), (25, 0));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_names_a_time_is_left_alone_for_an_hour_at_most() {
+        let shop = Shop::new();
+        let gate = gate(&shop, 16);
+        shop.node.set(Mode::Limits(Duration::MAX));
+        let limited = ask(&gate, head(&[])).await;
+        assert_eq!(
+            (limited.status().as_u16(), &limited.headers()["retry-after"]),
+            (503, &"3600".parse().unwrap())
+        );
+        settle_tasks().await;
+        shop.node.set(Mode::Good);
+        for (wait, asked) in [(Duration::ZERO, 1), (HOUR - SECOND, 1), (SECOND, 3)] {
+            shop.clock.advance(wait);
+            let before = shop.node.asked();
+            assert_eq!(ask(&gate, head(&[])).await.status(), 402);
+            settle_tasks().await;
+            assert_eq!(shop.node.asked() - before, asked, "{wait:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

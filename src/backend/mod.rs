@@ -1,35 +1,37 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
-// `config`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
+// `config`, `connect`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
-mod cln;
+pub(crate) mod cln;
 #[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
 mod config;
+#[cfg(feature = "_http")]
+mod connect;
 #[cfg(feature = "dev")]
-mod dev;
+pub(crate) mod dev;
 mod error;
 #[cfg(feature = "_http")]
 #[cfg_attr(
-    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    not(all(feature = "client", feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod http;
+pub(crate) mod http;
 #[cfg(feature = "lnbits")]
-mod lnbits;
+pub(crate) mod lnbits;
 #[cfg(feature = "lnd")]
-mod lnd;
+pub(crate) mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
 #[cfg(feature = "nwc")]
-mod nwc;
+pub(crate) mod nwc;
 #[cfg(feature = "phoenixd")]
-mod phoenixd;
+pub(crate) mod phoenixd;
 #[cfg(feature = "_http")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
@@ -60,6 +62,8 @@ pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
 pub use cln::{ClnBackend, ClnConfig};
+#[cfg(feature = "client")]
+pub(crate) use connect::{Connector, client as http_client};
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
@@ -79,6 +83,10 @@ pub use nwc::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
+#[cfg(feature = "client")]
+pub(crate) use reach::Reach;
+#[cfg(feature = "client")]
+pub(crate) use tls::Trust;
 #[cfg(feature = "gateway")]
 pub(crate) use web::Web;
 

@@ -201,6 +201,11 @@ impl Bound {
         *self.condition == *condition
     }
 
+    #[cfg(feature = "page")]
+    pub(super) fn has(&self, value: &str) -> bool {
+        self.value == value
+    }
+
     pub(crate) fn to_caveat(&self) -> String {
         format!("{}={}", self.condition, self.value)
     }

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 use super::config::{LIGHTNING, OffersVersion};
 use super::context::{self, Buyer, Context};
 use super::counter::Counter;
-use super::money::{duration, major, minor, rfc3339};
+use super::money::{major, minor, rfc3339};
 use super::purchase::{Purchase, bearer};
 use crate::answer;
-use crate::clock::unix;
+use crate::clock::{duration, unix};
 use crate::entropy::random;
 use crate::gate::GateInner;
 use crate::offer::Offer;
@@ -27,10 +27,10 @@ const MAX_RESOURCE: usize = 256;
 pub(crate) struct Listing {
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payment_request_url: Option<String>,
+    pub(super) payment_request_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payment_context_token: Option<String>,
-    offers: Vec<Listed>,
+    pub(super) payment_context_token: Option<String>,
+    pub(super) offers: Vec<Listed>,
     /// When nothing can be bought from this body any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     expiry: Option<String>,
@@ -47,8 +47,8 @@ struct Metadata {
 }
 
 #[derive(Debug, Serialize)]
-struct Listed {
-    id: String,
+pub(super) struct Listed {
+    pub(super) id: String,
     title: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
@@ -59,7 +59,7 @@ struct Listed {
     balance: Option<u64>,
     amount: ListedAmount,
     currency: String,
-    payment_methods: Vec<ListedMethod>,
+    pub(super) payment_methods: Vec<ListedMethod>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,14 +71,14 @@ enum ListedAmount {
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum ListedMethod {
+pub(super) enum ListedMethod {
     Name(String),
     Inline { payment_type: String, payment_details: Inline },
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Inline {
+pub(super) enum Inline {
     Invoice {
         invoice: String,
         token: String,
@@ -100,7 +100,7 @@ impl Listing {
         let now = unix(issuer.clock.now());
         let resource = resource(head);
         let sells_sold = |offer: &Offer| offer.id == sold.offer;
-        let priced = gate.sellable(head).any(|offer| sells_sold(offer) && offer.pricing.is_computed());
+        let priced = gate.sellable(head).ok()?.any(|offer| sells_sold(offer) && offer.pricing.is_computed());
         let bound = issuer.caveats.bind_to(head).ok()?;
         let context = Context {
             nonce: random(&*issuer.entropy),
@@ -115,6 +115,7 @@ impl Listing {
 
         let offers: Vec<_> = gate
             .sellable(head)
+            .ok()?
             .filter_map(|offer| {
                 let price =
                     if sells_sold(offer) { Some(Price::Amount(sold.price)) } else { offer.pricing.fixed() };

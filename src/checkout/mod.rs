@@ -36,6 +36,8 @@ mod context;
 mod counter;
 #[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "page")]
+mod links;
 mod listing;
 mod method;
 mod money;

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::price::{Amount, Unit};
+use crate::price::{Amount, Unit, exponent};
 
 /// An amount in the smallest unit of its currency, and the currency's code. What
 /// is priced in msat is told in satoshi, rounded up.
@@ -10,19 +10,6 @@ pub(super) fn minor(amount: Amount) -> (u64, String) {
     match amount.unit() {
         Unit::Msat => (amount.value().div_ceil(1000), "BTC".to_owned()),
         Unit::Minor(currency) => (amount.value(), currency.to_string()),
-    }
-}
-
-/// How many digits of a currency stand behind the point (ISO 4217, the currencies
-/// whose exponent is not 2).
-fn exponent(currency: &str) -> usize {
-    match currency {
-        "BTC" => 8,
-        "CLF" | "UYW" => 4,
-        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
-        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI"
-        | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
-        _ => 2,
     }
 }
 
@@ -36,17 +23,6 @@ pub(super) fn major((minor, currency): (u64, &str)) -> Box<RawValue> {
         }
     };
     RawValue::from_string(text).expect("digits and a point are a number")
-}
-
-/// A duration in words: `30 days`, `1 hour`.
-pub(super) fn duration(seconds: u64) -> String {
-    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
-    let (unit, name) =
-        units.into_iter().find(|(unit, _)| seconds % unit == 0).expect("all are whole seconds");
-    match seconds / unit {
-        1 => format!("1 {name}"),
-        n => format!("{n} {name}s"),
-    }
 }
 
 /// A unix second in RFC 3339, by the days of the proleptic Gregorian calendar.
@@ -99,19 +75,6 @@ mod tests {
             (u64::MAX, "USD", "184467440737095516.15"),
         ] {
             assert_eq!(major((minor, currency)).get(), text);
-        }
-    }
-
-    #[test]
-    fn durations_are_told_in_the_largest_whole_unit() {
-        for (seconds, text) in [
-            (1, "1 second"),
-            (90, "90 seconds"),
-            (60, "1 minute"),
-            (5400, "90 minutes"),
-            (2_592_000, "30 days"),
-        ] {
-            assert_eq!(duration(seconds), text);
         }
     }
 
