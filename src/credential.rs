@@ -136,7 +136,8 @@ pub(crate) fn take(headers: &mut HeaderMap, bearers: bool) -> Result<Option<Pres
 /// Whether the headers hold a credential of ours, or what begins like one.
 #[cfg(feature = "client")]
 pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
-    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    let is_ours =
+        |value: &HeaderValue| split(value.as_bytes(), true).any(|part| matches!(part, Part::Ours(_)));
     headers.get_all(AUTHORIZATION).iter().any(is_ours)
         || HEX_HEADERS.iter().any(|name| headers.get_all(name).iter().any(is_l402_macaroon))
 }

@@ -29,9 +29,9 @@ impl GateInner {
         head: &Parts,
         subject: &Subject,
     ) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
-        let units = self.cost.units(head);
+        let units = self.cost.units(head)?;
         let mut offers: Vec<_> =
-            self.sellable(head).filter(|offer| is_for_subjects(offer)).cloned().collect();
+            self.sellable(head)?.filter(|offer| is_for_subjects(offer)).cloned().collect();
         offers.sort_by_key(|offer| offer.is_metered());
         let mut why = Refusal::MissingCredential;
         for offer in offers {
@@ -117,8 +117,8 @@ impl GateInner {
             return None;
         }
         let token = outer.token.clone()?;
-        let offer = self.sellable(head).find(|offer| offer.id == token.offer)?.clone();
-        let units = self.cost.units(head);
+        let offer = self.sellable(head).ok()?.find(|offer| offer.id == token.offer)?.clone();
+        let units = self.cost.units(head).ok()?;
         let covers = match outer.taken {
             Taken::Pass => true,
             Taken::Units { units: spent, .. } => units <= spent,

@@ -100,7 +100,7 @@ impl Listing {
         let now = unix(issuer.clock.now());
         let resource = resource(head);
         let sells_sold = |offer: &Offer| offer.id == sold.offer;
-        let priced = gate.sellable(head).any(|offer| sells_sold(offer) && offer.pricing.is_computed());
+        let priced = gate.sellable(head).ok()?.any(|offer| sells_sold(offer) && offer.pricing.is_computed());
         let bound = issuer.caveats.bind_to(head).ok()?;
         let context = Context {
             nonce: random(&*issuer.entropy),
@@ -115,6 +115,7 @@ impl Listing {
 
         let offers: Vec<_> = gate
             .sellable(head)
+            .ok()?
             .filter_map(|offer| {
                 let price =
                     if sells_sold(offer) { Some(Price::Amount(sold.price)) } else { offer.pricing.fixed() };

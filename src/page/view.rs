@@ -103,7 +103,12 @@ impl<'a> View<'a> {
         sold: &'a Sold,
     ) -> Self {
         let issuer = &*gate.issuer.0;
-        let mut offers: Vec<_> = gate.sellable(head).map(|offer| OfferView::new(gate, offer, sold)).collect();
+        let mut offers: Vec<_> = gate
+            .sellable(head)
+            .into_iter()
+            .flatten()
+            .map(|offer| OfferView::new(gate, offer, sold))
+            .collect();
         offers.sort_by_key(|offer| !offer.is_invoiced);
         Self {
             service: &gate.service,
