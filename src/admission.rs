@@ -56,7 +56,7 @@ impl fmt::Debug for ChargeOn {
     }
 }
 
-fn is_server_error(head: &response::Parts) -> bool {
+pub(crate) fn is_server_error(head: &response::Parts) -> bool {
     let grpc = head.headers.get("grpc-status").map(HeaderValue::as_bytes);
     let failed: [&[u8]; 6] = [b"2", b"4", b"8", b"13", b"14", b"15"];
     head.status.is_server_error() || grpc.is_some_and(|code| failed.contains(&code))

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lightning_invoice::{Currency, DEFAULT_EXPIRY_TIME, Sha256, SignedRawBolt11Invoice, TaggedField};
 
+use crate::backend::Network;
 use crate::preimage::PaymentHash;
 
 /// Longest text that is read, in bytes.
@@ -25,6 +26,17 @@ pub(crate) struct Bolt11 {
 }
 
 impl Bolt11 {
+    /// Whether it is paid with the coins of this network.
+    pub(crate) fn is_of(&self, network: Network) -> bool {
+        self.currency
+            == match network {
+                Network::Bitcoin => Currency::Bitcoin,
+                Network::Testnet => Currency::BitcoinTestnet,
+                Network::Signet => Currency::Signet,
+                Network::Regtest => Currency::Regtest,
+            }
+    }
+
     /// When it can no longer be paid, in unix seconds.
     pub(crate) fn expires_at(&self) -> u64 {
         self.dated.saturating_add(self.expiry.as_secs())

@@ -84,9 +84,9 @@ pub enum ChallengeError {
 }
 
 /// Reads the value of one `WWW-Authenticate` header that holds one challenge:
-/// scheme `L402` or `LSAT` in any case, parameters in any order, their values
-/// quoted or not, unknown ones ignored, the token as `token`, `macaroon` or
-/// both.
+/// scheme `L402` or `LSAT` in any case, parameters in any order, separated by
+/// commas or white space, their values quoted or not, unknown ones ignored, the
+/// token as `token`, `macaroon` or both.
 impl FromStr for Challenge {
     type Err = ChallengeError;
 
@@ -94,34 +94,20 @@ impl FromStr for Challenge {
         if text.len() > MAX_CHALLENGE {
             return Err(ChallengeError::TooLong);
         }
-        let (scheme, parameters) = text.trim().split_once(' ').ok_or(ChallengeError::Scheme)?;
-        if !scheme.eq_ignore_ascii_case("L402") && !scheme.eq_ignore_ascii_case("LSAT") {
-            return Err(ChallengeError::Scheme);
+        let mut items = Items(text);
+        match items.next() {
+            Some(Item::Word(scheme)) if is_l402(scheme) => {}
+            _ => return Err(ChallengeError::Scheme),
         }
-        let (mut token, mut macaroon, mut invoice, mut version) = (None, None, None, None);
-        for parameter in Parameters(parameters) {
-            let (name, value) = parameter?;
-            let slot = match name {
-                _ if name.eq_ignore_ascii_case("token") => &mut token,
-                _ if name.eq_ignore_ascii_case("macaroon") => &mut macaroon,
-                _ if name.eq_ignore_ascii_case("invoice") => &mut invoice,
-                _ if name.eq_ignore_ascii_case("version") => &mut version,
-                _ => continue,
-            };
-            if slot.replace(value).is_some() {
-                return Err(ChallengeError::Parameters);
+        let mut parameters = Parameters::default();
+        for item in items {
+            match item {
+                Item::Parameter(name, value) => parameters.add(name, value)?,
+                Item::Word(_) | Item::Broken => return Err(ChallengeError::Parameters),
             }
         }
-        if version.is_some_and(|version| version != "0") {
-            return Err(ChallengeError::Version);
-        }
-        if token.is_some() && macaroon.is_some() && token != macaroon {
-            return Err(ChallengeError::Token);
-        }
-        let token = decode(token.or(macaroon).ok_or(ChallengeError::Token)?)?;
-        let invoice =
-            invoice.filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric()));
-        Ok(Self { token, invoice: invoice.ok_or(ChallengeError::Invoice)?.to_owned() })
+        let (token, invoice) = parameters.token_and_invoice()?;
+        Ok(Self { token: decode(token)?, invoice: invoice.to_owned() })
     }
 }
 
@@ -131,43 +117,115 @@ fn decode(token: &str) -> Result<Macaroon<'static>, ChallengeError> {
     Ok(Macaroon::decode(&bytes[..len]).map_err(|_| ChallengeError::Token)?.into_owned())
 }
 
-/// The `name=value` pairs of a challenge, separated by commas.
-struct Parameters<'a>(&'a str);
+/// Whether an authentication scheme is ours.
+pub(crate) fn is_l402(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("L402") || scheme.eq_ignore_ascii_case("LSAT")
+}
+
+/// The parameters of one challenge.
+#[derive(Default)]
+pub(crate) struct Parameters<'a> {
+    token: Option<&'a str>,
+    macaroon: Option<&'a str>,
+    invoice: Option<&'a str>,
+    version: Option<&'a str>,
+}
 
 impl<'a> Parameters<'a> {
-    fn read(&mut self) -> Result<(&'a str, &'a str), ChallengeError> {
-        let (name, rest) = self.0.split_once('=').ok_or(ChallengeError::Parameters)?;
-        let (name, rest) = (name.trim(), rest.trim_start());
-        let (value, rest) = match rest.strip_prefix('"') {
-            // None of our values holds an escape, so the first quote ends it.
-            Some(quoted) => quoted.split_once('"').ok_or(ChallengeError::Parameters)?,
-            None => rest.split_at(rest.find(',').unwrap_or(rest.len())),
+    pub(crate) fn add(&mut self, name: &str, value: &'a str) -> Result<(), ChallengeError> {
+        let slot = match name {
+            _ if name.eq_ignore_ascii_case("token") => &mut self.token,
+            _ if name.eq_ignore_ascii_case("macaroon") => &mut self.macaroon,
+            _ if name.eq_ignore_ascii_case("invoice") => &mut self.invoice,
+            _ if name.eq_ignore_ascii_case("version") => &mut self.version,
+            _ => return Ok(()),
         };
-        let rest = rest.trim_start();
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
-            return Err(ChallengeError::Parameters);
+        match slot.replace(value) {
+            Some(_) => Err(ChallengeError::Parameters),
+            None => Ok(()),
         }
-        self.0 = match rest.strip_prefix(',') {
-            Some(rest) => rest,
-            None if rest.is_empty() => rest,
-            None => return Err(ChallengeError::Parameters),
-        };
-        Ok((name, value.trim()))
+    }
+
+    pub(crate) fn token_and_invoice(&self) -> Result<(&'a str, &'a str), ChallengeError> {
+        if self.version.is_some_and(|version| version != "0") {
+            return Err(ChallengeError::Version);
+        }
+        if self.token.is_some() && self.macaroon.is_some() && self.token != self.macaroon {
+            return Err(ChallengeError::Token);
+        }
+        let token = self.token.or(self.macaroon).ok_or(ChallengeError::Token)?;
+        let is_invoice = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        Ok((token, self.invoice.filter(is_invoice).ok_or(ChallengeError::Invoice)?))
     }
 }
 
-impl<'a> Iterator for Parameters<'a> {
-    type Item = Result<(&'a str, &'a str), ChallengeError>;
+/// What a line of challenges is made of (RFC 9110, section 11.6.1), in its
+/// order. Servers separate parameters by commas, by white space, or by both.
+pub(crate) struct Items<'a>(pub(crate) &'a str);
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.trim().is_empty() {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Item<'a> {
+    /// A scheme, or a token of 68 characters behind one that is not ours.
+    Word(&'a str),
+    /// `name=value`.
+    Parameter(&'a str, &'a str),
+    /// What cannot be read, and ends the line.
+    Broken,
+}
+
+impl<'a> Items<'a> {
+    fn read(&mut self) -> Option<Item<'a>> {
+        const SPACE: [char; 2] = [' ', '\t'];
+        const SEPARATOR: [char; 3] = [' ', '\t', ','];
+        let text = self.0.trim_start_matches(SEPARATOR);
+        let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)));
+        let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+        let (value, rest) = match rest.trim_start_matches(SPACE).strip_prefix('=') {
+            Some(rest) if !name.is_empty() => {
+                let rest = rest.trim_start_matches(SPACE);
+                match rest.strip_prefix('"') {
+                    Some(rest) => split_quoted(rest)?,
+                    None => rest.split_at(rest.find(SEPARATOR).unwrap_or(rest.len())),
+                }
+            }
+            _ if rest.is_empty() || rest.starts_with(SEPARATOR) => {
+                self.0 = rest;
+                return Some(Item::Word(name));
+            }
+            _ => {
+                let (word, rest) = text.split_at(text.find(SEPARATOR).unwrap_or(text.len()));
+                self.0 = rest;
+                return (!word.contains('"')).then_some(Item::Word(word));
+            }
+        };
+        self.0 = rest;
+        Some(Item::Parameter(name, value))
+    }
+}
+
+/// A quoted text and what follows it. None of our values holds an escape, which
+/// is left as it stands.
+fn split_quoted(text: &str) -> Option<(&str, &str)> {
+    let mut escaped = false;
+    let end = text.bytes().position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    })?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Item<'a>;
+
+    fn next(&mut self) -> Option<Item<'a>> {
+        if self.0.trim_start_matches([' ', '\t', ',']).is_empty() {
             return None;
         }
-        let parameter = self.read();
-        if parameter.is_err() {
+        Some(self.read().unwrap_or_else(|| {
             self.0 = "";
-        }
-        Some(parameter)
+            Item::Broken
+        }))
     }
 }
 
@@ -198,6 +256,8 @@ mod tests {
             format!(r#"LSAT macaroon="{token}",invoice="lnbcrt210n1p""#),
             format!("l402 invoice=lnbcrt210n1p , macaroon={token}"),
             format!(r#"L402  Token="{token}", realm="a b", invoice="lnbcrt210n1p","#),
+            format!(r#"L402 version="0" macaroon="{token}" invoice="lnbcrt210n1p""#),
+            format!(r#"L402 realm="a \"b\", c",token = {token},invoice=lnbcrt210n1p"#),
         ] {
             assert_eq!(text.parse(), Ok(challenge()), "{text}");
         }
@@ -209,10 +269,10 @@ mod tests {
         for (text, error) in [
             (String::new(), ChallengeError::Scheme),
             ("Bearer realm=\"x\"".into(), ChallengeError::Scheme),
-            ("L402 ".into(), ChallengeError::Scheme),
+            ("L402 ".into(), ChallengeError::Token),
             ("L402 x".into(), ChallengeError::Parameters),
             (format!(r#"L402 token="{token}"#), ChallengeError::Parameters),
-            (format!(r#"L402 token="{token}" invoice="lnbcrt210n1p""#), ChallengeError::Parameters),
+            (format!(r#"L402 token="{token}", L402 invoice="lnbcrt210n1p""#), ChallengeError::Parameters),
             (
                 format!(r#"L402 token="{token}", token="{token}", invoice="lnbcrt210n1p""#),
                 ChallengeError::Parameters,

@@ -37,8 +37,8 @@ use crate::refusal::{Malformed, Refusal};
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+pub(crate) const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+pub(crate) const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Longest base64 of a token, in bytes.
 const MAX_BASE64: usize = MAX_MACAROON.div_ceil(3) * 4;
@@ -112,6 +112,14 @@ pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal
         values.for_each(|(_, value)| value.set_sensitive(true));
     }
     taken
+}
+
+/// Whether the headers hold a credential of ours, or what begins like one.
+#[cfg(feature = "client")]
+pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
+    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    headers.get_all(AUTHORIZATION).iter().any(is_ours)
+        || HEX_HEADERS.iter().any(|name| headers.get_all(name).iter().any(is_l402_macaroon))
 }
 
 /// Takes the credential out of the headers of a request that passes without

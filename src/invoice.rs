@@ -1,11 +1,7 @@
 //! The core trusts no backend: every invoice is parsed here and compared with
 //! what was asked.
 
-use lightning_invoice::Currency;
-
-use crate::backend::{
-    BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, LookUpBy, Network,
-};
+use crate::backend::{BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, LookUpBy};
 use crate::bolt11;
 use crate::preimage::PaymentHash;
 
@@ -65,13 +61,7 @@ pub(crate) fn check(
 ) -> Result<CheckedInvoice, InvoiceError> {
     let bolt11 = bolt11::read(&invoice.bolt11).ok_or(InvoiceError::Bolt11)?;
 
-    let currency = match capabilities.network() {
-        Network::Bitcoin => Currency::Bitcoin,
-        Network::Testnet => Currency::BitcoinTestnet,
-        Network::Signet => Currency::Signet,
-        Network::Regtest => Currency::Regtest,
-    };
-    if bolt11.currency != currency {
+    if !bolt11.is_of(capabilities.network()) {
         return Err(InvoiceError::Network);
     }
     if bolt11.amount_msat != Some(ask.amount_msat) {

@@ -67,6 +67,15 @@ pub enum DevPayError {
     AlreadyPaid,
 }
 
+/// What became of a payment, as its payer sees it.
+#[cfg(feature = "client")]
+pub(crate) enum DevPayment {
+    Paid(Preimage),
+    /// It was not made, and can no longer be.
+    Expired,
+    None,
+}
+
 impl DevBackend {
     /// A backend with a node key of its own, on the system's clock.
     pub fn new() -> Self {
@@ -110,6 +119,17 @@ impl DevBackend {
         let preimage = pending.preimage.clone();
         invoices.payments += 1;
         Ok(preimage)
+    }
+
+    /// What the payment of this hash revealed, and whether it can be paid still.
+    #[cfg(feature = "client")]
+    pub(crate) fn payment(&self, hash: PaymentHash) -> DevPayment {
+        let now = unix(self.0.clock.now());
+        match self.invoices().by_hash.get(&hash) {
+            Some(pending) if pending.paid => DevPayment::Paid(pending.preimage.clone()),
+            Some(pending) if now >= pending.expires_at => DevPayment::Expired,
+            _ => DevPayment::None,
+        }
     }
 
     /// How many payments it has taken.

@@ -6,38 +6,24 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower_service::Service;
 use zeroize::Zeroizing;
 
+use super::connect::{self, Connector};
 pub(super) use super::reach::Reach;
-use super::reach::Resolver;
 use super::tls::Trust;
 use super::{BackendError, BackendErrorKind};
 
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 * 1024;
-/// How long a connection may take, with its TLS handshake.
-const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Connections that are kept open to one host while nobody asks, and for how
-/// long: less than a node does, so that no request meets one that it closes
-/// (LNbits after 5 s).
-const MAX_IDLE: usize = 8;
-const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
@@ -48,21 +34,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(trust: Trust, reach: Reach) -> Self {
-        let mut connector = HttpConnector::new_with_resolver(reach.resolver());
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIME_LIMIT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust.into_config())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(MAX_IDLE)
-            .pool_idle_timeout(MAX_IDLE_TIME)
-            .build(Connector(connector));
-        Self { client, reach }
+        Self { client: connect::client(trust, reach), reach }
     }
 
     /// Sends a request, and reads the whole answer within `time_limit`.
@@ -91,29 +63,6 @@ impl Http {
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("reach", &self.reach).finish_non_exhaustive()
-    }
-}
-
-/// Connects in bounded time: the client goes on with a connection whose request
-/// was served by another one meanwhile, and nobody would end it.
-#[derive(Clone)]
-struct Connector(Encrypted);
-
-type Encrypted = HttpsConnector<HttpConnector<Resolver>>;
-
-impl Service<Uri> for Connector {
-    type Response = <Encrypted as Service<Uri>>::Response;
-    type Error = <Encrypted as Service<Uri>>::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = tokio::time::timeout(CONNECT_TIME_LIMIT, self.0.call(uri));
-        let too_slow = || io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        Box::pin(async move { connecting.await.map_err(|_| too_slow())? })
     }
 }
 

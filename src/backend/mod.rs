@@ -1,6 +1,6 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
-// `config`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
+// `config`, `connect`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
@@ -11,6 +11,8 @@ mod cln;
     allow(dead_code)
 )]
 mod config;
+#[cfg(feature = "_http")]
+mod connect;
 #[cfg(feature = "dev")]
 mod dev;
 mod error;
@@ -58,6 +60,10 @@ pub use capabilities::{Capabilities, LookUpBy};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
 pub use cln::{ClnBackend, ClnConfig};
+#[cfg(feature = "client")]
+pub(crate) use connect::{Connector, client as http_client};
+#[cfg(all(feature = "client", feature = "dev"))]
+pub(crate) use dev::DevPayment;
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};
@@ -77,6 +83,10 @@ pub use nwc::{NwcBackend, NwcConfig};
 #[cfg(feature = "phoenixd")]
 #[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
 pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
+#[cfg(feature = "client")]
+pub(crate) use reach::Reach;
+#[cfg(feature = "client")]
+pub(crate) use tls::Trust;
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

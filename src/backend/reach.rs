@@ -11,7 +11,7 @@ use tower_service::Service;
 
 /// Whom the client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Any address: the operator chose it.
     Any,
     /// Public addresses alone: somebody else chose it.
@@ -33,7 +33,7 @@ impl Reach {
 
 /// Resolves names, to public addresses alone where the reach is that.
 #[derive(Clone)]
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     dns: GaiResolver,
     reach: Reach,
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Who may be at the other end of a connection.
 #[derive(Debug)]
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// Whoever has a certificate for the name, of an authority that browsers trust.
     Public,
     /// Whoever has one of these certificates, or one for the name that they signed.

@@ -1,10 +1,35 @@
 //! The paying client: a tower layer that answers challenges with payments,
 //! within a budget.
 
+mod body;
 mod budget;
+mod challenges;
+mod check;
+#[expect(clippy::module_inception, reason = "the client of the module")]
+mod client;
+mod error;
+mod known;
+mod layer;
+mod origin;
+mod payer;
+mod purchase;
+mod quote;
+mod receipt;
+mod redirect;
+mod service;
 mod store;
+mod token;
+mod transport;
 mod wallet;
 
+pub use body::Body;
 pub use budget::{Budget, Limit};
-pub use store::{Begun, Purchase, PurchaseState, Spent, StoreError, TokenStore};
+pub use client::{Client, Paid, Service};
+pub use error::{Error, ErrorKind};
+pub use layer::L402ClientLayer;
+pub use payer::Payer;
+pub use quote::Quote;
+pub use receipt::Receipt;
+pub use service::L402Client;
+pub use store::{Begun, MemoryStore, Purchase, PurchaseState, Spent, StoreError, TokenStore};
 pub use wallet::{PayError, PayErrorKind, Payment, PaymentRequest, PaymentStatus, Wallet};

@@ -1,5 +1,8 @@
 //! Who pays: a Lightning wallet behind one trait.
 
+#[cfg(feature = "dev")]
+mod dev;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;

@@ -1,0 +1,242 @@
+use std::future::poll_fn;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{Request, Response};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use crate::{admission, credential};
+
+use super::body::{Body, Replay};
+use super::challenges;
+use super::error::{BoxError, Error, ErrorKind};
+use super::known::Held;
+use super::origin::Origin;
+use super::payer::{Payer, in_time};
+use super::purchase::{Obtained, Wanted};
+
+/// How long others at the origin wait for the answer to what the buyer of a
+/// token does first with it.
+const FIRST_USE: Duration = Duration::from_secs(5);
+
+/// What one request may cost, in its extensions: in msat, with the fee.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MaxMsat(pub(super) u64);
+
+/// The body of an answer that asks for a payment, in its extensions.
+#[derive(Clone, Debug)]
+pub(super) struct AskingBody(pub(super) Bytes);
+
+/// An HTTP client that pays what servers ask:
+/// [`L402ClientLayer`](super::L402ClientLayer) makes it.
+///
+/// - A request to a path that a held token opened before is sent with that
+///   token; any other is sent as it is.
+/// - An answer that asks for a payment (HTTP 402, or over gRPC a status 13 with
+///   an L402 challenge) is answered: with a held token of the same scope,
+///   or with one that is bought. Then the request is sent once more, with the
+///   same method, headers and body. What was paid stands as a
+///   [`Receipt`](super::Receipt) in the extensions of the response.
+/// - Any other answer is the caller's, 401 among them: it keeps the token.
+/// - A request that has an L402 credential of its own is sent as it is, and so
+///   is its answer handed on: nothing is paid. Authorization of other schemes
+///   stays, beside ours.
+/// - A token goes to the origin that sold it and to no other.
+#[derive(Clone, Debug)]
+pub struct L402Client<S> {
+    inner: S,
+    payer: Payer,
+    origin: Option<Origin>,
+}
+
+impl<S> L402Client<S> {
+    pub(super) fn new(inner: S, payer: Payer, origin: Option<Origin>) -> Self {
+        Self { inner, payer, origin }
+    }
+
+    /// Whom a request is for; `None` where it does not say and nobody else does.
+    fn origin_of(&self, head: &Parts) -> Result<Option<Origin>, Error> {
+        let said = Origin::of(&head.uri);
+        match &self.origin {
+            Some(origin) if said.as_ref().is_none_or(|said| said == origin) => Ok(Some(origin.clone())),
+            Some(origin) => {
+                let what = format!("the request is for another origin than its client, which is of {origin}");
+                Err(Error::new(ErrorKind::Origin, what))
+            }
+            None => Ok(said),
+        }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for L402Client<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + From<Body> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(|error| Error::of_service(error.into()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let origin = self.origin_of(&head);
+        let payer = self.payer.clone();
+        // The service that was polled ready goes with the request.
+        let fresh = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, fresh);
+        if credential::is_presented(&head.headers) {
+            let response = ready.call(Request::from_parts(head, body));
+            return Box::pin(async { response.await.map_err(|error| Error::of_service(error.into())) });
+        }
+        let (body, replay) = Body::new(body).record(payer.policy.replay_limit);
+        Box::pin(
+            async move { Exchange { service: ready, payer, origin: origin?, head, replay }.run(body).await },
+        )
+    }
+}
+
+/// One request, until the answer that is the caller's.
+struct Exchange<S> {
+    service: S,
+    payer: Payer,
+    origin: Option<Origin>,
+    head: Parts,
+    replay: Replay,
+}
+
+impl<S> Exchange<S> {
+    async fn run<B, R>(mut self, body: Body) -> Result<Response<R>, Error>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        B: From<Body>,
+    {
+        let held = match &self.origin {
+            Some(origin) => self.payer.known_token(origin, self.head.uri.path()).await,
+            None => None,
+        };
+        let mut sent = held.map(|held| Obtained { held, claim: None, bought: None });
+        let mut refused = Vec::new();
+        let mut body = body;
+        loop {
+            let request = self.request(body, sent.as_ref());
+            let call = self.service.call(request);
+            let mut receipt = None;
+            let bought = sent.as_mut().and_then(|obtained| obtained.bought.take());
+            let answer = match bought {
+                Some(bought) => {
+                    receipt = Some(bought.receipt);
+                    first_use(call, bought.flight).await
+                }
+                None => call.await,
+            };
+            let response =
+                answer.map_err(|error| Error::of_service(error.into()).with_receipt(receipt.clone()))?;
+            let (mut head, answer) = response.into_parts();
+            if !challenges::asks(&head) {
+                if let Some(receipt) = receipt {
+                    head.extensions.insert(receipt);
+                }
+                let is_server_error = admission::is_server_error(&head);
+                if let (Some(sent), Some(origin)) = (sent, &self.origin) {
+                    self.payer.used(origin, self.head.uri.path(), &sent, is_server_error).await;
+                }
+                return Ok(Response::from_parts(head, answer));
+            }
+            drop(answer);
+            if let Some(receipt) = receipt {
+                let what = format!(
+                    "{} asks for a payment again, right after one: nothing more is paid, and the token is kept",
+                    receipt.origin
+                );
+                return Err(Error::new(ErrorKind::PaidAgain, what).with_receipt(Some(receipt)));
+            }
+            refused.extend(sent.take().map(|obtained| obtained.held));
+            if !self.replay.hold() {
+                let what = "the request's body was sent and cannot be sent again, so nothing is paid: \
+                            give one that is whole in memory, or raise the replay limit";
+                return Err(Error::new(ErrorKind::Body, what));
+            }
+            let wanted = Wanted {
+                origin: self.origin.clone().ok_or_else(no_origin)?,
+                path: self.head.uri.path().to_owned(),
+                challenges: challenges::read(&head),
+                limit_msat: self.head.extensions.get().map_or(u64::MAX, |MaxMsat(msat)| *msat),
+                refused: refused.clone(),
+                body: head.extensions.get::<AskingBody>().map(|AskingBody(bytes)| bytes.clone()),
+            };
+            sent = Some(self.payer.obtain(wanted).await?);
+            body = self.replay.body();
+            poll_fn(|cx| self.service.poll_ready(cx)).await.map_err(|error| {
+                let bought = sent.as_mut().and_then(|obtained| obtained.bought.take());
+                Error::of_service(error.into()).with_receipt(bought.map(|bought| bought.receipt))
+            })?;
+        }
+    }
+
+    fn request<B: From<Body>>(&self, body: Body, sent: Option<&Obtained>) -> Request<B> {
+        let mut request = Request::from_parts(self.head.clone(), B::from(body));
+        if let Some(obtained) = sent {
+            request.headers_mut().append(AUTHORIZATION, obtained.held.credential.clone());
+        }
+        request
+    }
+}
+
+/// The answer to the first use of a token. Who waits to buy at the origin goes on
+/// then: sooner, they could use up what was bought.
+async fn first_use<F: Future>(call: F, flight: OwnedMutexGuard<()>) -> F::Output {
+    let mut call = pin!(call);
+    if let Ok(answer) = timeout(FIRST_USE, &mut call).await {
+        return answer;
+    }
+    drop(flight);
+    call.await
+}
+
+fn no_origin() -> Error {
+    let what = "the request names no origin, so nobody can tell whose its token is: use a whole URL, \
+                or name it with `L402ClientLayer::with_origin`";
+    Error::new(ErrorKind::Origin, what)
+}
+
+impl Payer {
+    /// The token that opened this path before.
+    async fn known_token(&self, origin: &Origin, path: &str) -> Option<Arc<Held>> {
+        let (mut held, is_loaded) = self.known.token(origin, path);
+        if !is_loaded {
+            // Where the store cannot be read, the request may be free all the same.
+            if let Ok(purchases) = in_time(self.store.of_origin(origin.as_str())).await {
+                self.known.load(origin, &purchases);
+                held = self.known.token(origin, path).0;
+            }
+        }
+        held.filter(|held| held.is_valid(|| self.now()))
+    }
+
+    /// Remembers what a token opened, or that it is used up.
+    async fn used(&self, origin: &Origin, path: &str, sent: &Obtained, is_server_error: bool) {
+        if !sent.held.is_single_use {
+            self.known.learn(origin, path, &sent.held);
+        } else if !is_server_error {
+            // Where that fails it is refused the next time, and discarded then.
+            let _ = in_time(self.store.discard(sent.held.payment_hash)).await;
+        }
+    }
+}
