@@ -65,10 +65,7 @@ const RUNE: HeaderName = HeaderName::from_static("rune");
 /// ```
 #[derive(Clone)]
 pub struct ClnBackend {
-    http: Http,
-    base: String,
-    rune: HeaderValue,
-    network: Network,
+    node: ClnNode,
     warnings: Arc<Mutex<Vec<&'static str>>>,
 }
 
@@ -98,6 +95,24 @@ impl ClnConfig {
         self.certificate = Some(certificate.into());
         self
     }
+
+    /// As the environment has it, with a rune for these methods.
+    pub(crate) fn from_env(methods: &str) -> Result<Self, Error> {
+        let url = env("CLN_URL", "the address of the node's CLNRest, such as https://127.0.0.1:3010")?;
+        let rune = match (env_opt("CLN_RUNE")?, env_opt("CLN_RUNE_FILE")?) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new(ErrorKind::Backend, "set CLN_RUNE or CLN_RUNE_FILE, not both"));
+            }
+            (None, Some(path)) => read_rune_file(Path::new(&*path))?,
+            (Some(rune), None) => rune,
+            (None, None) => env("CLN_RUNE", &format!("a rune for the methods {methods}"))?,
+        };
+        let mut config = Self::new(&*url, env_network("CLN_NETWORK")?, &*rune);
+        if let Some(certificate) = env_opt("CLN_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Ok(config)
+    }
 }
 
 impl fmt::Debug for ClnConfig {
@@ -111,6 +126,51 @@ impl fmt::Debug for ClnConfig {
     }
 }
 
+/// A node that is asked over CLNRest, with one rune. It knows no method, so
+/// that receiving and paying share it.
+#[derive(Clone)]
+pub(crate) struct ClnNode {
+    http: Http,
+    base: String,
+    rune: HeaderValue,
+    pub(crate) network: Network,
+}
+
+impl ClnNode {
+    pub(crate) fn new(config: &ClnConfig) -> Result<Self, Error> {
+        let base = base_url(&config.url)?;
+        let trust = Trust::of(&base, config.certificate.as_deref())?;
+        Ok(Self {
+            http: Http::new(trust, Reach::Any),
+            base,
+            rune: read_rune(&config.rune, "the rune")?,
+            network: config.network,
+        })
+    }
+
+    /// What the node answers, errors too.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        parameters: &impl Serialize,
+        time_limit: Duration,
+    ) -> Result<Answer, BackendError> {
+        let uri: Uri = format!("{}/v1/{method}", self.base).parse().expect("a path behind a URL is one");
+        let ask = Ask::post(uri).header(RUNE, self.rune.clone()).json(parameters);
+        self.http.send(ask, time_limit).await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        parameters: &impl Serialize,
+        time_limit: Duration,
+    ) -> Result<Answer, BackendError> {
+        let answer = self.ask(method, parameters, time_limit).await?;
+        if answer.status.is_success() { Ok(answer) } else { Err(error_of(&answer)) }
+    }
+}
+
 impl ClnBackend {
     /// A backend on this node. The certificate is read now; the node is not
     /// asked yet.
@@ -119,16 +179,7 @@ impl ClnBackend {
     /// The address is no URL, the rune is none, or the certificate cannot be
     /// read or is none.
     pub fn new(config: ClnConfig) -> Result<Self, Error> {
-        let ClnConfig { url, network, rune, certificate } = config;
-        let base = base_url(&url)?;
-        let trust = Trust::of(&base, certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            rune: read_rune(&rune, "the rune")?,
-            network,
-            warnings: Arc::default(),
-        })
+        Ok(Self { node: ClnNode::new(&config)?, warnings: Arc::default() })
     }
 
     /// A backend on the node of the environment: `CLN_URL`, `CLN_RUNE` or
@@ -139,20 +190,7 @@ impl ClnBackend {
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
     pub fn from_env() -> Result<Self, Error> {
-        let url = env("CLN_URL", "the address of the node's CLNRest, such as https://127.0.0.1:3010")?;
-        let rune = match (env_opt("CLN_RUNE")?, env_opt("CLN_RUNE_FILE")?) {
-            (Some(_), Some(_)) => {
-                return Err(Error::new(ErrorKind::Backend, "set CLN_RUNE or CLN_RUNE_FILE, not both"));
-            }
-            (None, Some(path)) => read_rune_file(Path::new(&*path))?,
-            (Some(rune), None) => rune,
-            (None, None) => env("CLN_RUNE", "a rune for the methods invoice and listinvoices")?,
-        };
-        let mut config = ClnConfig::new(&*url, env_network("CLN_NETWORK")?, &*rune);
-        if let Some(certificate) = env_opt("CLN_CERTIFICATE_FILE")? {
-            config = config.with_certificate(&*certificate);
-        }
-        Self::new(config)
+        Self::new(ClnConfig::from_env("invoice and listinvoices")?)
     }
 
     /// What the node warned of when it made its latest invoice: that its
@@ -170,20 +208,8 @@ impl ClnBackend {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn call(
-        &self,
-        method: &str,
-        parameters: &impl Serialize,
-        time_limit: Duration,
-    ) -> Result<Answer, BackendError> {
-        let uri: Uri = format!("{}/v1/{method}", self.base).parse().expect("a path behind a URL is one");
-        let ask = Ask::post(uri).header(RUNE, self.rune.clone()).json(parameters);
-        let answer = self.http.send(ask, time_limit).await?;
-        if answer.status.is_success() { Ok(answer) } else { Err(error_of(&answer)) }
-    }
-
     async fn create(&self, new: &New<'_>) -> Result<Invoice, BackendError> {
-        let answer = self.call("invoice", new, CREATE_TIME_LIMIT).await?;
+        let answer = self.node.call("invoice", new, CREATE_TIME_LIMIT).await?;
         let created: Created = answer.json()?;
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = created.warnings();
         invoice(created.bolt11, &created.payment_hash)
@@ -191,7 +217,7 @@ impl ClnBackend {
 
     /// The unpaid invoice of this label. One that is paid was sold to somebody.
     async fn find(&self, label: &str) -> Result<Option<Invoice>, BackendError> {
-        let answer = self.call("listinvoices", &ByLabel { label }, FIND_TIME_LIMIT).await?;
+        let answer = self.node.call("listinvoices", &ByLabel { label }, FIND_TIME_LIMIT).await?;
         let found = answer.json::<Listed>()?.invoices.into_iter().find(|found| found.label == label);
         let Some(Found { payment_hash, status: Status::Unpaid, bolt11: Some(bolt11), .. }) = found else {
             return Ok(None);
@@ -308,12 +334,16 @@ struct Code {
     code: i64,
 }
 
+/// The code of an error.
+pub(crate) fn code_of(answer: &Answer) -> Option<i64> {
+    let (Failure::Nested { error: Code { code } } | Failure::Flat(Code { code })) = answer.body_as().ok()?;
+    Some(code)
+}
+
 /// The error that the node's code tells, or else the status (lightningd's
 /// `common/jsonrpc_errors.h`).
-fn error_of(answer: &Answer) -> BackendError {
-    let Ok(Failure::Nested { error: Code { code } } | Failure::Flat(Code { code })) = answer.body_as() else {
-        return answer.error();
-    };
+pub(crate) fn error_of(answer: &Answer) -> BackendError {
+    let Some(code) = code_of(answer) else { return answer.error() };
     let (kind, cause) = match code {
         // An answer of ours that was lost: the invoice is looked for by its label.
         900 => (BackendErrorKind::InvalidResponse, "the label is taken"),
@@ -327,7 +357,7 @@ fn error_of(answer: &Answer) -> BackendError {
 #[async_trait]
 impl PaymentBackend for ClnBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::node(self.network).with_look_up(LookUpBy::PaymentHash)
+        Capabilities::node(self.node.network).with_look_up(LookUpBy::PaymentHash)
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
@@ -349,7 +379,7 @@ impl PaymentBackend for ClnBackend {
     ) -> Result<InvoiceState, BackendError> {
         let payment_hash = payment_hash.to_string();
         let asked = ByHash { payment_hash: payment_hash.clone() };
-        let answer = self.call("listinvoices", &asked, LOOK_UP_TIME_LIMIT).await?;
+        let answer = self.node.call("listinvoices", &asked, LOOK_UP_TIME_LIMIT).await?;
         let found = answer.json::<Listed>()?.invoices.into_iter().find(|it| it.payment_hash == payment_hash);
         Ok(match found.map(|found| found.status) {
             None => InvoiceState::Unknown,
@@ -365,11 +395,17 @@ impl PaymentBackend for ClnBackend {
     }
 }
 
-impl fmt::Debug for ClnBackend {
+impl fmt::Debug for ClnNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClnBackend")
+        f.debug_struct("ClnNode")
             .field("url", &self.base)
             .field("network", &self.network)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ClnBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClnBackend").field("node", &self.node).finish_non_exhaustive()
     }
 }

@@ -39,24 +39,45 @@ impl Http {
 
     /// Sends a request, and reads the whole answer within `time_limit`.
     pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.send_until(ask, time_limit, None).await
+    }
+
+    /// Sends a request, and reads the first line of the answer: that of a stream
+    /// of lines, which may stay open.
+    pub(super) async fn send_for_line(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.send_until(ask, time_limit, Some(b'\n')).await
+    }
+
+    async fn send_until(
+        &self,
+        ask: Ask,
+        time_limit: Duration,
+        end: Option<u8>,
+    ) -> Result<Answer, BackendError> {
         self.reach.check(&ask.uri).map_err(BackendError::connect)?;
-        let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request()));
+        let sent = tokio::time::timeout(time_limit, self.exchange(ask.into_request(), end));
         sent.await.unwrap_or_else(|_| Err(BackendError::timeout()))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, BackendError> {
+    async fn exchange(&self, request: Request<Full<Bytes>>, end: Option<u8>) -> Result<Answer, BackendError> {
         let response = self.client.request(request).await.map_err(failed)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|cause| {
-            let what =
-                if cause.is::<LengthLimitError>() { "answer is too long" } else { "answer breaks off" };
-            BackendError::new(BackendErrorKind::InvalidResponse, what)
-        })?;
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: Zeroizing::new(body.to_bytes().into()),
-        })
+        let mut body = Limited::new(body, MAX_ANSWER);
+        let mut read = Zeroizing::new(Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|cause| {
+                let is_long = cause.is::<LengthLimitError>();
+                let what = if is_long { "answer is too long" } else { "answer breaks off" };
+                BackendError::new(BackendErrorKind::InvalidResponse, what)
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            let at = end.and_then(|end| memchr::memchr(end, &data));
+            read.extend_from_slice(&data[..at.unwrap_or(data.len())]);
+            if at.is_some() {
+                break;
+            }
+        }
+        Ok(Answer { status: head.status, headers: head.headers, body: read })
     }
 }
 
@@ -89,7 +110,7 @@ impl fmt::Display for Failure {
 impl StdError for Failure {}
 
 /// A request to a backend.
-pub(super) struct Ask {
+pub(crate) struct Ask {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -97,11 +118,11 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn get(uri: Uri) -> Self {
+    pub(crate) fn get(uri: Uri) -> Self {
         Self::new(Method::GET, uri)
     }
 
-    pub(super) fn post(uri: Uri) -> Self {
+    pub(crate) fn post(uri: Uri) -> Self {
         Self::new(Method::POST, uri)
     }
 
@@ -117,13 +138,13 @@ impl Ask {
         self
     }
 
-    pub(super) fn json(mut self, body: &impl Serialize) -> Self {
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
         self.body = serde_json::to_vec(body).expect("strings and numbers serialize").into();
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
     /// The body of an HTML form.
-    pub(super) fn form(mut self, fields: &[(&str, &str)]) -> Self {
+    pub(crate) fn form(mut self, fields: &[(&str, &str)]) -> Self {
         let mut body = String::new();
         for (name, value) in fields {
             let separator = if body.is_empty() { "" } else { "&" };
@@ -159,8 +180,8 @@ fn percent_encode(text: &str, to: &mut String) {
 
 /// The answer of a backend. Several name the preimage before the payment, so
 /// that nothing of it is printed.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     headers: HeaderMap,
     body: Zeroizing<Vec<u8>>,
 }
@@ -168,7 +189,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Reads the JSON of a successful answer; any other is an error of the
     /// kind that its status tells.
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         if !self.status.is_success() {
             return Err(self.error());
         }
@@ -176,7 +197,7 @@ impl Answer {
     }
 
     /// Reads the JSON of the body, whatever the status.
-    pub(super) fn body_as<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
+    pub(crate) fn body_as<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         serde_json::from_slice(&self.body).map_err(|cause| {
             // Its text would quote the answer.
             let what = match cause.classify() {
@@ -188,12 +209,12 @@ impl Answer {
     }
 
     /// Whether the body is this text.
-    pub(super) fn is_text(&self, text: &str) -> bool {
+    pub(crate) fn is_text(&self, text: &str) -> bool {
         self.body.trim_ascii() == text.as_bytes()
     }
 
     /// The error that the status tells.
-    pub(super) fn error(&self) -> BackendError {
+    pub(crate) fn error(&self) -> BackendError {
         let kind = match self.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => BackendErrorKind::Auth,
             StatusCode::TOO_MANY_REQUESTS => BackendErrorKind::rate_limited(&self.headers),

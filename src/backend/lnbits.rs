@@ -57,28 +57,24 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// ```
 #[derive(Clone)]
 pub struct LnbitsBackend {
-    http: Http,
-    base: String,
-    key: HeaderValue,
-    network: Network,
+    server: LnbitsServer,
 }
 
-/// Where an LNbits server is, and which of its wallets is paid.
+/// Where an LNbits server is, and which of its wallets is meant.
 #[derive(Clone)]
 #[must_use]
 pub struct LnbitsConfig {
     url: String,
     network: Network,
-    invoice_key: Zeroizing<String>,
+    key: Zeroizing<String>,
     certificate: Option<PathBuf>,
 }
 
 impl LnbitsConfig {
-    /// The server's address, the network of its node, and the invoice key of
-    /// the wallet ("Invoice/read key").
-    pub fn new(url: impl Into<String>, network: Network, invoice_key: impl Into<String>) -> Self {
-        let invoice_key = Zeroizing::new(invoice_key.into());
-        Self { url: url.into(), network, invoice_key, certificate: None }
+    /// The server's address, the network of its node, and a key of the wallet:
+    /// its invoice key ("Invoice/read key") to be paid, its admin key to pay.
+    pub fn new(url: impl Into<String>, network: Network, key: impl Into<String>) -> Self {
+        Self { url: url.into(), network, key: Zeroizing::new(key.into()), certificate: None }
     }
 
     /// The server's own certificate, a file in PEM form: no other is trusted
@@ -87,6 +83,17 @@ impl LnbitsConfig {
         self.certificate = Some(certificate.into());
         self
     }
+
+    /// As the environment has it, with the key of this variable.
+    pub(crate) fn from_env(variable: &str, key: &str) -> Result<Self, Error> {
+        let url = env("LNBITS_URL", "the server's address, such as https://lnbits.example")?;
+        let key = env(variable, key)?;
+        let mut config = Self::new(&*url, env_network("LNBITS_NETWORK")?, &*key);
+        if let Some(certificate) = env_opt("LNBITS_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Ok(config)
+    }
 }
 
 impl fmt::Debug for LnbitsConfig {
@@ -94,9 +101,40 @@ impl fmt::Debug for LnbitsConfig {
         f.debug_struct("LnbitsConfig")
             .field("url", &self.url)
             .field("network", &self.network)
-            .field("invoice_key", &"[redacted]")
+            .field("key", &"[redacted]")
             .field("certificate", &self.certificate)
             .finish()
+    }
+}
+
+/// A server that is asked with one key of a wallet. It knows no method, so that
+/// receiving and paying share it.
+#[derive(Clone)]
+pub(crate) struct LnbitsServer {
+    http: Http,
+    base: String,
+    key: HeaderValue,
+    pub(crate) network: Network,
+}
+
+impl LnbitsServer {
+    pub(crate) fn new(config: &LnbitsConfig) -> Result<Self, Error> {
+        let base = base_url(&config.url)?;
+        let trust = Trust::of(&base, config.certificate.as_deref())?;
+        Ok(Self {
+            http: Http::new(trust, Reach::Any),
+            base,
+            key: secret_header("the key of the wallet", &config.key)?,
+            network: config.network,
+        })
+    }
+
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
+    }
+
+    pub(crate) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send(ask.header(API_KEY, self.key.clone()), time_limit).await
     }
 }
 
@@ -107,15 +145,7 @@ impl LnbitsBackend {
     /// The address is no URL, the key cannot be sent, or the certificate
     /// cannot be read.
     pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
-        let LnbitsConfig { url, network, invoice_key, certificate } = config;
-        let base = base_url(&url)?;
-        let trust = Trust::of(&base, certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            key: secret_header("the invoice key", &invoice_key)?,
-            network,
-        })
+        Ok(Self { server: LnbitsServer::new(&config)? })
     }
 
     /// A backend on the wallet of the environment: `LNBITS_URL`,
@@ -125,21 +155,7 @@ impl LnbitsBackend {
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
     pub fn from_env() -> Result<Self, Error> {
-        let url = env("LNBITS_URL", "the server's address, such as https://lnbits.example")?;
-        let key = env("LNBITS_INVOICE_KEY", "the invoice key of the wallet")?;
-        let mut config = LnbitsConfig::new(&*url, env_network("LNBITS_NETWORK")?, &*key);
-        if let Some(certificate) = env_opt("LNBITS_CERTIFICATE_FILE")? {
-            config = config.with_certificate(&*certificate);
-        }
-        Self::new(config)
-    }
-
-    fn uri(&self, path: &str) -> Uri {
-        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
-    }
-
-    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
-        self.http.send(ask.header(API_KEY, self.key.clone()), time_limit).await
+        Self::new(LnbitsConfig::from_env("LNBITS_INVOICE_KEY", "the invoice key of the wallet")?)
     }
 }
 
@@ -188,7 +204,9 @@ struct Failure {
 #[async_trait]
 impl PaymentBackend for LnbitsBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::custodian(self.network).with_look_up(LookUpBy::PaymentHash).with_step_msat(STEP_MSAT)
+        Capabilities::custodian(self.server.network)
+            .with_look_up(LookUpBy::PaymentHash)
+            .with_step_msat(STEP_MSAT)
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
@@ -199,8 +217,10 @@ impl PaymentBackend for LnbitsBackend {
             memo: shortened(&ask.description, MAX_MEMO),
             expiry: ask.expiry.as_secs(),
         };
-        let answer =
-            self.send(Ask::post(self.uri("/api/v1/payments")).json(&create), CREATE_TIME_LIMIT).await?;
+        let answer = self
+            .server
+            .send(Ask::post(self.server.uri("/api/v1/payments")).json(&create), CREATE_TIME_LIMIT)
+            .await?;
         if !answer.status.is_success() {
             return Err(error_of(&answer));
         }
@@ -214,10 +234,9 @@ impl PaymentBackend for LnbitsBackend {
         _: Option<&str>,
     ) -> Result<InvoiceState, BackendError> {
         let path = format!("/api/v1/payments/{payment_hash}");
-        let answer = self.send(Ask::get(self.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
+        let answer = self.server.send(Ask::get(self.server.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
         if !answer.status.is_success() {
-            let is_unknown = is_not_found(&answer, "Payment does not exist.");
-            return if is_unknown { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
+            return if is_unknown(&answer) { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
         }
         let found: Found = answer.json()?;
         // Without a key that it knows, LNbits tells of any wallet's payments.
@@ -238,7 +257,8 @@ impl PaymentBackend for LnbitsBackend {
 
     /// Asks for the wallet that the key is of.
     async fn check_health(&self) -> Result<(), BackendError> {
-        let answer = self.send(Ask::get(self.uri("/api/v1/wallet")), LOOK_UP_TIME_LIMIT).await?;
+        let answer =
+            self.server.send(Ask::get(self.server.uri("/api/v1/wallet")), LOOK_UP_TIME_LIMIT).await?;
         if !answer.status.is_success() {
             return Err(error_of(&answer));
         }
@@ -252,16 +272,22 @@ fn payment_hash(text: &str) -> Result<PaymentHash, BackendError> {
     })
 }
 
+/// Whether the wallet has no such payment.
+pub(crate) fn is_unknown(answer: &Answer) -> bool {
+    is_not_found(answer, "Payment does not exist.")
+}
+
 fn is_not_found(answer: &Answer, detail: &str) -> bool {
     answer.status == StatusCode::NOT_FOUND
         && answer.body_as::<Failure>().is_ok_and(|failure| failure.detail == detail)
 }
 
-fn wrong_key() -> BackendError {
-    BackendError::new(BackendErrorKind::Auth, "LNbits has no wallet with this invoice key")
+pub(crate) fn wrong_key() -> BackendError {
+    let what = "LNbits has no wallet with this key: an invoice key to be paid, an admin key to pay";
+    BackendError::new(BackendErrorKind::Auth, what)
 }
 
-fn error_of(answer: &Answer) -> BackendError {
+pub(crate) fn error_of(answer: &Answer) -> BackendError {
     if is_not_found(answer, "Wallet not found.") {
         return wrong_key();
     }
@@ -273,11 +299,17 @@ fn error_of(answer: &Answer) -> BackendError {
     answer.error()
 }
 
-impl fmt::Debug for LnbitsBackend {
+impl fmt::Debug for LnbitsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LnbitsBackend")
+        f.debug_struct("LnbitsServer")
             .field("url", &self.base)
             .field("network", &self.network)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LnbitsBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LnbitsBackend").field("server", &self.server).finish_non_exhaustive()
     }
 }

@@ -48,10 +48,7 @@ const MACAROON: HeaderName = HeaderName::from_static("grpc-metadata-macaroon");
 /// ```
 #[derive(Clone)]
 pub struct LndBackend {
-    http: Http,
-    base: String,
-    macaroon: HeaderValue,
-    network: Network,
+    node: LndNode,
     private_channels: bool,
 }
 
@@ -87,6 +84,57 @@ impl LndConfig {
         self.private_channels = true;
         self
     }
+
+    /// As the environment has it, with a macaroon of this kind.
+    pub(crate) fn from_env(macaroon: &str) -> Result<Self, Error> {
+        let url = env("LND_URL", "the node's REST address, such as https://127.0.0.1:8080")?;
+        let macaroon = env("LND_MACAROON_FILE", macaroon)?;
+        let mut config = Self::new(&*url, env_network("LND_NETWORK")?, &*macaroon);
+        if let Some(certificate) = env_opt("LND_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        if env_flag("LND_PRIVATE_CHANNELS")? {
+            config = config.with_private_channels();
+        }
+        Ok(config)
+    }
+}
+
+/// A node that is asked over REST, with one macaroon. It knows no method, so
+/// that receiving and paying share it.
+#[derive(Clone)]
+pub(crate) struct LndNode {
+    http: Http,
+    base: String,
+    macaroon: HeaderValue,
+    pub(crate) network: Network,
+}
+
+impl LndNode {
+    pub(crate) fn new(config: &LndConfig) -> Result<Self, Error> {
+        let base = base_url(&config.url)?;
+        let trust = Trust::of(&base, config.certificate.as_deref())?;
+        Ok(Self {
+            http: Http::new(trust, Reach::Any),
+            base,
+            macaroon: read_macaroon(&config.macaroon)?,
+            network: config.network,
+        })
+    }
+
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
+    }
+
+    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send(ask.header(MACAROON, self.macaroon.clone()), time_limit).await
+    }
+
+    /// As of a method that answers a stream of lines: reads the first.
+    #[cfg(feature = "client")]
+    pub(crate) async fn send_for_line(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send_for_line(ask.header(MACAROON, self.macaroon.clone()), time_limit).await
+    }
 }
 
 impl LndBackend {
@@ -95,16 +143,7 @@ impl LndBackend {
     /// # Errors
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
-        let LndConfig { url, network, macaroon, certificate, private_channels } = config;
-        let base = base_url(&url)?;
-        let trust = Trust::of(&base, certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            macaroon: read_macaroon(&macaroon)?,
-            network,
-            private_channels,
-        })
+        Ok(Self { node: LndNode::new(&config)?, private_channels: config.private_channels })
     }
 
     /// A backend on the node of the environment: `LND_URL`,
@@ -115,24 +154,7 @@ impl LndBackend {
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
     pub fn from_env() -> Result<Self, Error> {
-        let url = env("LND_URL", "the node's REST address, such as https://127.0.0.1:8080")?;
-        let macaroon = env("LND_MACAROON_FILE", "the path of the node's invoice.macaroon")?;
-        let mut config = LndConfig::new(&*url, env_network("LND_NETWORK")?, &*macaroon);
-        if let Some(certificate) = env_opt("LND_CERTIFICATE_FILE")? {
-            config = config.with_certificate(&*certificate);
-        }
-        if env_flag("LND_PRIVATE_CHANNELS")? {
-            config = config.with_private_channels();
-        }
-        Self::new(config)
-    }
-
-    fn uri(&self, path: &str) -> Uri {
-        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
-    }
-
-    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
-        self.http.send(ask.header(MACAROON, self.macaroon.clone()), time_limit).await
+        Self::new(LndConfig::from_env("the path of the node's invoice.macaroon")?)
     }
 }
 
@@ -178,16 +200,30 @@ enum State {
     Accepted,
 }
 
-/// What is read of an error, and never printed: a node may quote anything.
-#[derive(Deserialize)]
-struct Failure {
-    message: String,
+/// What is read of an error, and never printed: a node may quote anything. In
+/// an answer that is a stream it stands in an object.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LndFailure {
+    #[serde(alias = "grpc_code")]
+    pub(crate) code: i64,
+    pub(crate) message: String,
+}
+
+impl LndFailure {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        #[derive(Deserialize)]
+        struct Nested {
+            error: LndFailure,
+        }
+        answer.body_as().map(|Nested { error }| error).or_else(|_| answer.body_as()).unwrap_or_default()
+    }
 }
 
 #[async_trait]
 impl PaymentBackend for LndBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::node(self.network).with_look_up(LookUpBy::PaymentHash)
+        Capabilities::node(self.node.network).with_look_up(LookUpBy::PaymentHash)
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
@@ -197,7 +233,8 @@ impl PaymentBackend for LndBackend {
             expiry: ask.expiry.as_secs().to_string(),
             private: self.private_channels,
         };
-        let answer = self.send(Ask::post(self.uri("/v1/invoices")).json(&create), CREATE_TIME_LIMIT).await?;
+        let answer =
+            self.node.send(Ask::post(self.node.uri("/v1/invoices")).json(&create), CREATE_TIME_LIMIT).await?;
         if !answer.status.is_success() {
             return Err(error_of(&answer));
         }
@@ -211,7 +248,7 @@ impl PaymentBackend for LndBackend {
         _: Option<&str>,
     ) -> Result<InvoiceState, BackendError> {
         let path = format!("/v1/invoice/{}", hex::encode(payment_hash.as_bytes()));
-        let answer = self.send(Ask::get(self.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
+        let answer = self.node.send(Ask::get(self.node.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
         if !answer.status.is_success() {
             return if is_unknown(&answer) { Ok(InvoiceState::Unknown) } else { Err(error_of(&answer)) };
         }
@@ -244,15 +281,13 @@ fn read_hash(text: &str) -> Result<PaymentHash, BackendError> {
 /// Whether LND answers that it has no such invoice. Only the text tells: the
 /// code is 2 in older versions, and 5 for a path that it does not know, too.
 fn is_unknown(answer: &Answer) -> bool {
-    answer.body_as::<Failure>().is_ok_and(|failure| {
-        failure.message.contains("unable to locate invoice")
-            || failure.message.contains("there are no existing invoices")
-    })
+    let message = LndFailure::of(answer).message;
+    message.contains("unable to locate invoice") || message.contains("there are no existing invoices")
 }
 
 /// LND answers 500 to a macaroon that it does not take, and while it is locked.
-fn error_of(answer: &Answer) -> BackendError {
-    let message = answer.body_as::<Failure>().map(|failure| failure.message).unwrap_or_default();
+pub(crate) fn error_of(answer: &Answer) -> BackendError {
+    let message = LndFailure::of(answer).message;
     let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if says(&["verification failed", "cannot get macaroon", "expected 1 macaroon", "permission denied"]) {
         return BackendError::new(BackendErrorKind::Auth, "LND does not take the macaroon");
@@ -263,11 +298,17 @@ fn error_of(answer: &Answer) -> BackendError {
     answer.error()
 }
 
-impl fmt::Debug for LndBackend {
+impl fmt::Debug for LndNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LndBackend")
+        f.debug_struct("LndNode")
             .field("url", &self.base)
             .field("network", &self.network)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LndBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LndBackend").field("node", &self.node).finish_non_exhaustive()
     }
 }

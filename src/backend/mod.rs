@@ -4,7 +4,7 @@
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
-mod cln;
+pub(crate) mod cln;
 #[cfg(feature = "_tls")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
@@ -14,24 +14,24 @@ mod config;
 #[cfg(feature = "_http")]
 mod connect;
 #[cfg(feature = "dev")]
-mod dev;
+pub(crate) mod dev;
 mod error;
 #[cfg(feature = "_http")]
 #[cfg_attr(
-    not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
+    not(all(feature = "client", feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod http;
+pub(crate) mod http;
 #[cfg(feature = "lnbits")]
-mod lnbits;
+pub(crate) mod lnbits;
 #[cfg(feature = "lnd")]
-mod lnd;
+pub(crate) mod lnd;
 #[cfg(feature = "lnurl")]
 mod lnurl;
 #[cfg(feature = "nwc")]
-mod nwc;
+pub(crate) mod nwc;
 #[cfg(feature = "phoenixd")]
-mod phoenixd;
+pub(crate) mod phoenixd;
 #[cfg(feature = "_http")]
 #[cfg_attr(
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),

@@ -55,10 +55,7 @@ const MAX_DESCRIPTION: usize = 128;
 /// ```
 #[derive(Clone)]
 pub struct PhoenixdBackend {
-    http: Http,
-    base: String,
-    authorization: HeaderValue,
-    network: Network,
+    node: PhoenixdNode,
 }
 
 /// Where a phoenixd node is, and what it is told of us.
@@ -76,6 +73,13 @@ impl PhoenixdConfig {
     pub fn new(url: impl Into<String>, network: Network, password: impl Into<String>) -> Self {
         Self { url: url.into(), network, password: Zeroizing::new(password.into()) }
     }
+
+    /// As the environment has it, with this password.
+    pub(crate) fn from_env(password: &str) -> Result<Self, Error> {
+        let url = env("PHOENIXD_URL", "the node's address, such as http://127.0.0.1:9740")?;
+        let password = env("PHOENIXD_PASSWORD", password)?;
+        Ok(Self::new(&*url, env_network("PHOENIXD_NETWORK")?, &*password))
+    }
 }
 
 impl fmt::Debug for PhoenixdConfig {
@@ -88,14 +92,19 @@ impl fmt::Debug for PhoenixdConfig {
     }
 }
 
-impl PhoenixdBackend {
-    /// A backend on this node. It is not asked yet.
-    ///
-    /// # Errors
-    /// The address is no URL, or the password is empty.
-    pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
-        let PhoenixdConfig { url, network, password } = config;
-        let password = password.trim();
+/// A node that is asked with one password. It knows no method, so that
+/// receiving and paying share it.
+#[derive(Clone)]
+pub(crate) struct PhoenixdNode {
+    http: Http,
+    base: String,
+    authorization: HeaderValue,
+    pub(crate) network: Network,
+}
+
+impl PhoenixdNode {
+    pub(crate) fn new(config: &PhoenixdConfig) -> Result<Self, Error> {
+        let password = config.password.trim();
         if password.is_empty() {
             return Err(Error::new(ErrorKind::Backend, "the password of phoenixd is empty"));
         }
@@ -103,10 +112,28 @@ impl PhoenixdBackend {
         let encoded = Zeroizing::new(STANDARD.encode(&*user_and_password));
         Ok(Self {
             http: Http::new(Trust::Public, Reach::Any),
-            base: base_url(&url)?,
+            base: base_url(&config.url)?,
             authorization: secret_header("the password", &Zeroizing::new(format!("Basic {}", *encoded)))?,
-            network,
+            network: config.network,
         })
+    }
+
+    pub(crate) fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
+    }
+
+    pub(crate) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+        self.http.send(ask.header(AUTHORIZATION, self.authorization.clone()), time_limit).await
+    }
+}
+
+impl PhoenixdBackend {
+    /// A backend on this node. It is not asked yet.
+    ///
+    /// # Errors
+    /// The address is no URL, or the password is empty.
+    pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
+        Ok(Self { node: PhoenixdNode::new(&config)? })
     }
 
     /// A backend on the node of the environment: `PHOENIXD_URL`,
@@ -115,17 +142,7 @@ impl PhoenixdBackend {
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
     pub fn from_env() -> Result<Self, Error> {
-        let url = env("PHOENIXD_URL", "the node's address, such as http://127.0.0.1:9740")?;
-        let password = env("PHOENIXD_PASSWORD", "the node's http-password-limited-access")?;
-        Self::new(PhoenixdConfig::new(&*url, env_network("PHOENIXD_NETWORK")?, &*password))
-    }
-
-    fn uri(&self, path: &str) -> Uri {
-        format!("{}{path}", self.base).parse().expect("a path behind a URL is one")
-    }
-
-    async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
-        self.http.send(ask.header(AUTHORIZATION, self.authorization.clone()), time_limit).await
+        Self::new(PhoenixdConfig::from_env("the node's http-password-limited-access")?)
     }
 
     async fn create(&self, ask: &InvoiceRequest, external_id: &str) -> Result<Invoice, BackendError> {
@@ -135,8 +152,8 @@ impl PhoenixdBackend {
             ("expirySeconds", &*ask.expiry.as_secs().to_string()),
             ("externalId", external_id),
         ];
-        let ask = Ask::post(self.uri("/createinvoice")).form(&form);
-        let created: Created = self.send(ask, CREATE_TIME_LIMIT).await?.json()?;
+        let ask = Ask::post(self.node.uri("/createinvoice")).form(&form);
+        let created: Created = self.node.send(ask, CREATE_TIME_LIMIT).await?.json()?;
         invoice(created.serialized, &created.payment_hash)
     }
 
@@ -144,7 +161,7 @@ impl PhoenixdBackend {
     async fn find(&self, external_id: &str) -> Result<Option<Invoice>, BackendError> {
         // Without `all` it lists only what was paid.
         let path = format!("/payments/incoming?all=true&externalId={external_id}");
-        let answer = self.send(Ask::get(self.uri(&path)), FIND_TIME_LIMIT).await?;
+        let answer = self.node.send(Ask::get(self.node.uri(&path)), FIND_TIME_LIMIT).await?;
         let found = answer.json::<Vec<Incoming>>()?.into_iter().find(|found| {
             found.external_id.as_deref() == Some(external_id) && !found.is_paid && !found.is_expired
         });
@@ -201,7 +218,7 @@ struct Info {
 #[async_trait]
 impl PaymentBackend for PhoenixdBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::node(self.network).with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000)
+        Capabilities::node(self.node.network).with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000)
     }
 
     async fn create_invoice(&self, ask: &InvoiceRequest) -> Result<Invoice, BackendError> {
@@ -217,9 +234,8 @@ impl PaymentBackend for PhoenixdBackend {
     ) -> Result<InvoiceState, BackendError> {
         let payment_hash = payment_hash.to_string();
         let path = format!("/payments/incoming/{payment_hash}");
-        let answer = self.send(Ask::get(self.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
-        // Whatever else answers 404 is not phoenixd, or not at this path.
-        if answer.status == StatusCode::NOT_FOUND && answer.is_text("Not found") {
+        let answer = self.node.send(Ask::get(self.node.uri(&path)), LOOK_UP_TIME_LIMIT).await?;
+        if is_unknown(&answer) {
             return Ok(InvoiceState::Unknown);
         }
         let found: Incoming = answer.json()?;
@@ -236,17 +252,29 @@ impl PaymentBackend for PhoenixdBackend {
 
     /// Asks who the node is, which the limited-access password may.
     async fn check_health(&self) -> Result<(), BackendError> {
-        let answer = self.send(Ask::get(self.uri("/getinfo")), LOOK_UP_TIME_LIMIT).await?;
+        let answer = self.node.send(Ask::get(self.node.uri("/getinfo")), LOOK_UP_TIME_LIMIT).await?;
         answer.json::<Info>().map(drop)
+    }
+}
+
+/// Whether it has no such payment. Whatever else answers 404 is not phoenixd, or
+/// not at this path.
+pub(crate) fn is_unknown(answer: &Answer) -> bool {
+    answer.status == StatusCode::NOT_FOUND && answer.is_text("Not found")
+}
+
+impl fmt::Debug for PhoenixdNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PhoenixdNode")
+            .field("url", &self.base)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for PhoenixdBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PhoenixdBackend")
-            .field("url", &self.base)
-            .field("network", &self.network)
-            .finish_non_exhaustive()
+        f.debug_struct("PhoenixdBackend").field("node", &self.node).finish_non_exhaustive()
     }
 }
 

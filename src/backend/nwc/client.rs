@@ -26,15 +26,15 @@ const CONNECT_TIME_LIMIT: Duration = Duration::from_secs(3);
 /// time, and at most.
 const MIN_BACK_OFF: Duration = Duration::from_millis(250);
 const MAX_BACK_OFF: Duration = Duration::from_secs(5);
-/// Within how many seconds a wallet may act on a request.
-const EXPIRATION: u64 = 60;
+/// Within which time a wallet may act on a request, unless it is told another.
+const EXPIRATION: Duration = Duration::from_secs(60);
 /// The one encryption that is spoken.
 const ENCRYPTION: &str = "nip44_v2";
 
 /// The client of one connection URI. Clones share their link to a relay, which
 /// ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Client(Arc<Inner>);
+pub(crate) struct Client(Arc<Inner>);
 
 struct Inner {
     keys: Keypair,
@@ -62,7 +62,7 @@ struct Failed {
 }
 
 /// Why a call brought no result.
-pub(super) enum CallError {
+pub(crate) enum CallError {
     /// The wallet says so.
     Wallet(Code),
     /// The answer never came, or is none.
@@ -72,7 +72,7 @@ pub(super) enum CallError {
 /// The errors of NIP-47.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Code {
+pub(crate) enum Code {
     RateLimited,
     NotImplemented,
     InsufficientBalance,
@@ -80,6 +80,7 @@ pub(super) enum Code {
     Restricted,
     Unauthorized,
     Internal,
+    PaymentFailed,
     NotFound,
     UnsupportedEncryption,
     #[serde(other)]
@@ -121,7 +122,7 @@ impl Client {
         Self(Arc::new(Inner { keys, wallet, shared_key, relays, tls, state: Mutex::default() }))
     }
 
-    pub(super) fn wallet(&self) -> &XOnlyPublicKey {
+    pub(crate) fn wallet(&self) -> &XOnlyPublicKey {
         &self.0.wallet
     }
 
@@ -129,15 +130,27 @@ impl Client {
     /// after a [`Timeout`](BackendErrorKind::Timeout) or an
     /// [`InvalidResponse`](BackendErrorKind::InvalidResponse) the wallet may
     /// have acted on it.
-    pub(super) async fn call<T: DeserializeOwned>(
+    pub(crate) async fn call<T: DeserializeOwned>(
         &self,
+        method: &str,
+        params: &impl Serialize,
+        time_limit: Duration,
+    ) -> Result<T, CallError> {
+        self.call_within(EXPIRATION, method, params, time_limit).await
+    }
+
+    /// As [`call`](Self::call), of what the wallet may do within `expiration`
+    /// alone, in whole seconds.
+    pub(crate) async fn call_within<T: DeserializeOwned>(
+        &self,
+        expiration: Duration,
         method: &str,
         params: &impl Serialize,
         time_limit: Duration,
     ) -> Result<T, CallError> {
         let deadline = Instant::now() + time_limit;
         let link = timeout_at(deadline, self.link()).await.unwrap_or_else(|_| Err(too_slow()))?;
-        let request = self.request(&Call { method, params })?;
+        let request = self.request(&Call { method, params }, expiration)?;
         let answer = link.ask(&request, deadline).await?;
         let text = self.0.shared_key.decrypt(&answer.content).ok_or(invalid("answer cannot be decrypted"))?;
         let head: Head = serde_json::from_slice(&text).map_err(|_| invalid("answer is not one of NIP-47"))?;
@@ -154,12 +167,12 @@ impl Client {
     }
 
     /// Whether the wallet says that it serves all these methods.
-    pub(super) async fn serves(&self, methods: &[&str], time_limit: Duration) -> Result<bool, BackendError> {
+    pub(crate) async fn serves(&self, methods: &[&str], time_limit: Duration) -> Result<bool, BackendError> {
         let link = timeout(time_limit, self.link()).await.unwrap_or_else(|_| Err(too_slow()))?;
         Ok(methods.iter().all(|method| link.info.content.split_whitespace().any(|served| served == *method)))
     }
 
-    fn request(&self, call: &impl Serialize) -> Result<Event, BackendError> {
+    fn request(&self, call: &impl Serialize, expiration: Duration) -> Result<Event, BackendError> {
         let text = serde_json::to_string(call).expect("strings and numbers serialize");
         let content = self.0.shared_key.encrypt(&text, random(&SystemEntropy)).ok_or_else(|| {
             BackendError::new(BackendErrorKind::Rejected, "request is longer than 65,535 bytes")
@@ -169,7 +182,7 @@ impl Client {
         let tags = vec![
             tag("p", self.0.wallet.to_string()),
             tag("encryption", ENCRYPTION.to_owned()),
-            tag("expiration", (now + EXPIRATION).to_string()),
+            tag("expiration", now.saturating_add(expiration.as_secs()).to_string()),
         ];
         Ok(Event::sign(&self.0.keys, now, REQUEST, tags, content))
     }
@@ -259,6 +272,7 @@ impl From<CallError> for BackendError {
             }
             Code::QuotaExceeded => (BackendErrorKind::Backend, "wallet has exceeded its quota"),
             Code::InsufficientBalance => (BackendErrorKind::Backend, "wallet has not the funds"),
+            Code::PaymentFailed => (BackendErrorKind::Backend, "payment failed"),
             Code::NotFound => (BackendErrorKind::Backend, "wallet does not find it"),
             Code::Internal | Code::Other => (BackendErrorKind::Backend, "wallet failed"),
         };

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use self::client::{CallError, Client, Code};
+pub(crate) use self::client::{CallError, Client, Code};
 use self::uri::Connection;
 use super::config::{env, env_network, env_opt};
 use super::tls::Trust;
@@ -102,6 +102,26 @@ impl NwcConfig {
         self.trusts_preimage = true;
         self
     }
+
+    /// As the environment has it.
+    pub(crate) fn from_env() -> Result<Self, Error> {
+        let uri = env("NWC_URI", "the connection URI of the wallet, nostr+walletconnect://...")?;
+        let mut config = Self::new(&*uri, env_network("NWC_NETWORK")?);
+        if let Some(certificate) = env_opt("NWC_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn client(&self) -> Result<Client, Error> {
+        let trust = self.certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
+        Ok(Client::new(Connection::parse(&self.uri)?, trust))
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn network(&self) -> Network {
+        self.network
+    }
 }
 
 impl NwcBackend {
@@ -111,12 +131,14 @@ impl NwcBackend {
     /// The connection URI is not one, or the certificate cannot be read; the
     /// error says what is wrong.
     pub fn new(config: NwcConfig) -> Result<Self, Error> {
-        let NwcConfig { uri, network, certificate, trusts_preimage } = config;
-        let trust = certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
-        let wallet =
-            if trusts_preimage { Capabilities::node(network) } else { Capabilities::custodian(network) };
+        let network = config.network;
+        let wallet = if config.trusts_preimage {
+            Capabilities::node(network)
+        } else {
+            Capabilities::custodian(network)
+        };
         Ok(Self {
-            client: Client::new(Connection::parse(&uri)?, trust),
+            client: config.client()?,
             capabilities: wallet.with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000),
         })
     }
@@ -128,12 +150,7 @@ impl NwcBackend {
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
     pub fn from_env() -> Result<Self, Error> {
-        let uri = env("NWC_URI", "the connection URI of the wallet, nostr+walletconnect://...")?;
-        let mut config = NwcConfig::new(&*uri, env_network("NWC_NETWORK")?);
-        if let Some(certificate) = env_opt("NWC_CERTIFICATE_FILE")? {
-            config = config.with_certificate(&*certificate);
-        }
-        Self::new(config)
+        Self::new(NwcConfig::from_env()?)
     }
 }
 

@@ -3,12 +3,14 @@
 use async_trait::async_trait;
 
 use super::{PayError, PayErrorKind, Payment, PaymentRequest, PaymentStatus, Wallet};
-use crate::backend::{BackendError, DevBackend, DevPayError, DevPayment, Network};
+use crate::backend::dev::DevPayment;
+use crate::backend::{BackendError, DevBackend, Network};
+use crate::bolt11;
 use crate::preimage::PaymentHash;
 
 /// Pays the invoices of this backend and its clones, and no others, without a
-/// fee. Not to be taken for [`DevBackend::pay`], which a second payment of an
-/// invoice is an error of.
+/// fee. Beside [`DevBackend::pay`], to which a second payment of an invoice is
+/// an error, this gives the same preimage again.
 #[async_trait]
 impl Wallet for DevBackend {
     fn network(&self) -> Network {
@@ -20,15 +22,18 @@ impl Wallet for DevBackend {
     }
 
     async fn pay(&self, payment: &PaymentRequest) -> Result<Payment, PayError> {
-        let failed = |cause| Err(PayError::new(PayErrorKind::Failed, cause));
-        match DevBackend::pay(self, &payment.bolt11) {
-            Ok(_) | Err(DevPayError::AlreadyPaid) => {}
-            Err(error) => return failed(error),
+        let invoice = bolt11::read(&payment.bolt11);
+        if invoice.is_some_and(|invoice| invoice.payment_hash != payment.payment_hash) {
+            return Err(PayError::new(
+                PayErrorKind::NotSent,
+                "invoice has another payment hash than was named",
+            ));
         }
-        match self.payment(payment.payment_hash) {
-            DevPayment::Paid(preimage) => Ok(Payment::new(preimage, 0)),
-            // Another one was paid than was named.
-            _ => Err(PayError::new(PayErrorKind::NoPreimage, "invoice has another payment hash")),
+        match (DevBackend::pay(self, &payment.bolt11), self.payment(payment.payment_hash)) {
+            (_, DevPayment::Paid(preimage)) => Ok(Payment::new(preimage, 0)),
+            (Err(error), _) => Err(PayError::new(PayErrorKind::Failed, error)),
+            // It was made, and forgotten at once.
+            (Ok(preimage), _) => Ok(Payment::new(preimage, 0)),
         }
     }
 

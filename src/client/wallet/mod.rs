@@ -1,7 +1,20 @@
 //! Who pays: a Lightning wallet behind one trait.
 
+#[cfg(feature = "cln")]
+mod cln;
 #[cfg(feature = "dev")]
 mod dev;
+#[cfg(feature = "lnbits")]
+mod lnbits;
+#[cfg(feature = "lnd")]
+mod lnd;
+#[cfg(feature = "nwc")]
+mod nwc;
+#[cfg(feature = "phoenixd")]
+mod phoenixd;
+#[cfg(any(feature = "cln", feature = "lnbits", feature = "lnd", feature = "nwc", feature = "phoenixd"))]
+#[cfg_attr(not(all(feature = "cln", feature = "lnd", feature = "phoenixd")), allow(dead_code))]
+mod settle;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,6 +23,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "cln")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
+pub use self::cln::ClnWallet;
+#[cfg(feature = "lnbits")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnbits")))]
+pub use self::lnbits::LnbitsWallet;
+#[cfg(feature = "lnd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "lnd")))]
+pub use self::lnd::LndWallet;
+#[cfg(feature = "nwc")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nwc")))]
+pub use self::nwc::NwcWallet;
+#[cfg(feature = "phoenixd")]
+#[cfg_attr(docsrs, doc(cfg(feature = "phoenixd")))]
+pub use self::phoenixd::PhoenixdWallet;
 use crate::backend::{BackendError, Network};
 use crate::preimage::{PaymentHash, Preimage};
 
