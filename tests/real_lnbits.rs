@@ -1,6 +1,7 @@
 //! The real LNbits, which `tests/lnbits/run` starts: it sells over
-//! `LnbitsBackend`, and over `LnurlBackend` as an LNURL-pay provider.
-#![cfg(all(feature = "lnbits", feature = "lnurl"))]
+//! `LnbitsBackend`, and over `LnurlBackend` as an LNURL-pay provider; and `LnbitsWallet`
+//! pays.
+#![cfg(all(feature = "client", feature = "lnbits", feature = "lnurl"))]
 
 mod support {
     pub(crate) mod lnbits_server;
@@ -16,6 +17,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response};
+use l402::client::{PayErrorKind, PaymentRequest, Wallet as _};
 use l402::{
     Access, BackendError, BackendErrorKind, Cause, Challenge, Clock as _, FixedClock, Gate, Grant, HOUR,
     InvoiceState, Issuer, KeyRing, L402Layer, LnurlBackend, LnurlConfig, MemoryLedger, Network, Offer,
@@ -209,6 +211,47 @@ async fn lnbits_keeps_the_contract() {
         lnbits.pay(&bolt11).await;
     })
     .await;
+}
+
+/// One test: what the wallet has is watched over all payments.
+#[tokio::test]
+#[ignore = "needs tests/lnbits/run"]
+async fn lnbits_keeps_the_contract_of_a_wallet_and_pays_the_gate() {
+    let lnbits = Lnbits::from_env();
+    let (wallet, had) = (lnbits.wallet(), lnbits.balance_msat().await);
+    let spent = async || had - lnbits.balance_msat().await;
+    conformance::wallet::check(Arc::new(wallet.clone()), Arc::new(lnbits.backend()), spent).await;
+
+    // More than the wallet has.
+    let shop = Shop::open(lnbits.backend(), Duration::from_secs(300), Price::sat(1_000_001)).await;
+    let challenge = shop.challenge().await;
+    let dear = PaymentRequest::new(challenge.invoice(), hash(&challenge), 1_000_001_000);
+    conformance::wallet::check_unpayable(Arc::new(wallet.clone()), &dear, spent).await;
+
+    let shop = Shop::sells(lnbits.backend()).await;
+    let challenge = shop.challenge().await;
+    let payment = PaymentRequest::new(challenge.invoice(), hash(&challenge), 21_000);
+    let paid = wallet.pay(&payment).await.unwrap();
+    assert_eq!(paid.fee_msat, 0, "on the server's own books");
+    let response = shop.get(Some(&challenge.token().credential(&paid.preimage))).await;
+    assert_eq!((response.status().as_u16(), &**response.body()), (200, &b"sun, 2 left"[..]));
+}
+
+#[tokio::test]
+#[ignore = "needs tests/lnbits/run"]
+async fn only_an_admin_key_pays() {
+    let lnbits = Lnbits::from_env();
+    let challenge = Shop::sells(lnbits.backend()).await.challenge().await;
+    let payment = PaymentRequest::new(challenge.invoice(), hash(&challenge), 21_000);
+    let unknown = "0123456789abcdef0123456789abcdef";
+    for wallet in [lnbits.wallet_that_may_not_pay(), lnbits.wallet_with_key(unknown)] {
+        let error = wallet.pay(&payment).await.unwrap_err();
+        assert_eq!(error.kind(), PayErrorKind::NotSent, "{error:?}");
+        assert!(!format!("{error:?} {wallet:?}").contains(unknown));
+    }
+    // The payee's own record of the hash is no payment.
+    let status = lnbits.wallet_that_may_not_pay().status(payment.payment_hash).await;
+    assert_eq!(status.unwrap_err().kind(), BackendErrorKind::InvalidResponse);
 }
 
 fn lightning_address(lnbits: &Lnbits) -> LnurlConfig {

@@ -1,6 +1,5 @@
 //! What a backend makes of a server that fails.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,15 +9,12 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 
 use super::backend::{in_time, is_of_the_answer};
-use super::fault_server::{FAULTS, Fault, FaultServer, RETRY_AFTER, SILENCES};
+use super::fault_server::{FAULTS, Fault, FaultServer, MOST_READ, RETRY_AFTER, SILENCES, said};
 use crate::backend::{
     BackendError, BackendErrorKind, InvoiceRequest, InvoiceState, LookUpBy, PaymentBackend,
 };
 use crate::preimage::PaymentHash;
 
-/// Most that a server can send of an answer without end: what a backend reads,
-/// and what the system holds of a connection, in bytes.
-const MOST_READ: u64 = 24 * 1024 * 1024;
 /// Most requests that one call makes: a step or two, and once again.
 const MOST_REQUESTS: usize = 4;
 
@@ -205,15 +201,4 @@ impl<'a> Subject<'a> {
             assert!(!text.contains(secret), "{}: {place} holds no secret", self.name);
         }
     }
-}
-
-/// All that an error shows, down to its last cause.
-fn said(error: &BackendError) -> String {
-    let mut text = format!("{error:?} {error:#?}");
-    let mut next: Option<&dyn StdError> = Some(error);
-    while let Some(cause) = next {
-        text = format!("{text} {cause} {cause:?}");
-        next = cause.source();
-    }
-    text
 }

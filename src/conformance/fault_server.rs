@@ -1,5 +1,6 @@
 //! A server on loopback that fails, in one way after another.
 
+use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,9 @@ use tokio::task::{JoinHandle, JoinSet};
 const MAX_REQUEST: usize = 64 * 1024;
 /// Where an answer without an end ends all the same, in bytes.
 pub(crate) const ENDLESS: u64 = 64 * 1024 * 1024;
+/// Most that a server can send of an answer without end: what a client reads,
+/// and what the system holds of a connection, in bytes.
+pub(crate) const MOST_READ: u64 = 24 * 1024 * 1024;
 /// What a server that limits the rate asks for, in seconds.
 pub(crate) const RETRY_AFTER: u64 = 7;
 
@@ -317,4 +321,15 @@ fn echo(request: &[u8]) -> String {
         "error": { "code": -1, "message": said },
     })
     .to_string()
+}
+
+/// All that an error shows, down to its last cause.
+pub(crate) fn said(error: &(dyn StdError + 'static)) -> String {
+    let mut text = format!("{error:?} {error:#?}");
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        text = format!("{text} {cause} {cause:?}");
+        next = cause.source();
+    }
+    text
 }

@@ -7,3 +7,8 @@ pub mod backend;
 mod backend_faults;
 mod fault_server;
 pub mod ledger;
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub mod wallet;
+#[cfg(feature = "client")]
+mod wallet_faults;

@@ -1,4 +1,4 @@
-"""Makes the two wallets of a fresh LNbits, and prints where they are as lines
+"""Makes the wallets of a fresh LNbits, and prints where they are as lines
 of shell. Takes the server's address, and waits until it answers."""
 
 import json
@@ -43,14 +43,17 @@ operator = call(
 )
 seller = call("POST", "/api/v1/account", {"name": "seller"})
 payer = call("POST", "/api/v1/account", {"name": "payer"})
-call(
-    "PUT",
-    "/users/api/v1/balance",
-    {"id": payer["id"], "amount": 1_000_000},
-    authorization=f"Bearer {operator['access_token']}",
-)
+spender = call("POST", "/api/v1/account", {"name": "spender"})
+for wallet in (payer, spender):
+    call(
+        "PUT",
+        "/users/api/v1/balance",
+        {"id": wallet["id"], "amount": 1_000_000},
+        authorization=f"Bearer {operator['access_token']}",
+    )
 host = BASE.removeprefix("http://")
 print(f"L402_TEST_LNBITS={BASE}")
 print(f"L402_TEST_LNBITS_SELLER={seller['inkey']}")
 print(f"L402_TEST_LNBITS_PAYER={payer['adminkey']}")
+print(f"L402_TEST_LNBITS_SPENDER={spender['adminkey']}")
 print(f"L402_TEST_LNBITS_ADDRESS={seller['lightning_address']}@{host}")

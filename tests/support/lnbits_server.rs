@@ -6,6 +6,7 @@ use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use l402::client::LnbitsWallet;
 use l402::{LnbitsBackend, LnbitsConfig, Network, Preimage};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -18,6 +19,8 @@ pub struct Lnbits {
     seller: String,
     /// The admin key of the wallet that pays.
     payer: String,
+    /// The admin key of another one that pays, whose balance is watched.
+    spender: String,
     /// The Lightning address of the wallet that sells.
     pub address: String,
 }
@@ -32,6 +35,7 @@ impl Lnbits {
             url: env("L402_TEST_LNBITS"),
             seller: env("L402_TEST_LNBITS_SELLER"),
             payer: env("L402_TEST_LNBITS_PAYER"),
+            spender: env("L402_TEST_LNBITS_SPENDER"),
             address: env("L402_TEST_LNBITS_ADDRESS"),
         }
     }
@@ -43,6 +47,26 @@ impl Lnbits {
     /// A backend with the key of the wallet that pays.
     pub fn backend_of_another_wallet(&self) -> LnbitsBackend {
         self.backend_with_key(&self.payer)
+    }
+
+    /// A wallet that no other test spends from.
+    pub fn wallet(&self) -> LnbitsWallet {
+        self.wallet_with_key(&self.spender)
+    }
+
+    /// With the invoice key of the wallet that sells: it may be paid alone.
+    pub fn wallet_that_may_not_pay(&self) -> LnbitsWallet {
+        self.wallet_with_key(&self.seller)
+    }
+
+    pub fn wallet_with_key(&self, key: &str) -> LnbitsWallet {
+        LnbitsWallet::new(LnbitsConfig::new(&self.url, Network::Bitcoin, key)).unwrap()
+    }
+
+    /// What `wallet` has, in msat.
+    pub async fn balance_msat(&self) -> u64 {
+        let wallet = self.call(Method::GET, "/api/v1/wallet", &self.spender, None).await;
+        wallet["balance"].as_u64().unwrap()
     }
 
     pub fn backend_with_key(&self, key: &str) -> LnbitsBackend {

@@ -15,8 +15,9 @@ use async_trait::async_trait;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::Request;
 use l402::{
-    Access, BackendError, BackendErrorKind, Capabilities, DevBackend, Gate, HOUR, Invoice, InvoiceRequest,
-    InvoiceState, Issuer, KeyRing, Network, NwcBackend, NwcConfig, Offer, PaymentBackend, Price, RootKey,
+    Access, BackendError, BackendErrorKind, Capabilities, DevBackend, DevPayError, Gate, HOUR, Invoice,
+    InvoiceRequest, InvoiceState, Issuer, KeyRing, Network, NwcBackend, NwcConfig, Offer, PaymentBackend,
+    Price, RootKey,
 };
 use nostr::event::{Event, EventBuilder, FinalizeEvent as _, Kind, Tag};
 use nostr::key::{Keys, PublicKey};
@@ -202,6 +203,8 @@ fn fits(filter: &Value, event: &Event) -> bool {
 /// A wallet service on one relay, and the one connection that it has made.
 pub struct Wallet {
     pub node: DevBackend,
+    /// Whose invoices it can pay.
+    pub payee: DevBackend,
     keys: Keys,
     client: Keys,
     relay: String,
@@ -222,7 +225,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            methods: "make_invoice lookup_invoice get_info",
+            methods: "make_invoice lookup_invoice pay_invoice get_info",
             encryption: Some("nip44_v2 nip04"),
             bend: Box::new(|_, answer| Some(answer.to_string())),
             is_raw: false,
@@ -267,8 +270,15 @@ impl Wallet {
         while !socket.next().await.unwrap().unwrap().to_text().unwrap().contains("EOSE") {}
 
         let calls: Arc<Mutex<Vec<_>>> = Arc::default();
-        let bank =
-            Bank { keys: keys.clone(), node: node.clone(), ask: template().await, calls: calls.clone() };
+        let payee = DevBackend::new();
+        let bank = Bank {
+            keys: keys.clone(),
+            node: node.clone(),
+            payee: payee.clone(),
+            ask: template().await,
+            calls: calls.clone(),
+            paid: Mutex::default(),
+        };
         let task = tokio::spawn(async move {
             while let Some(Ok(received)) = socket.next().await {
                 let received: Value = serde_json::from_str(received.to_text().unwrap()).unwrap();
@@ -281,7 +291,7 @@ impl Wallet {
                 }
             }
         });
-        Self { node, keys, client, relay: relay.url(), calls, task }
+        Self { node, payee, keys, client, relay: relay.url(), calls, task }
     }
 
     /// The connection URI, by way of these relays too before its own.
@@ -344,7 +354,13 @@ struct Bank {
     node: DevBackend,
     ask: InvoiceRequest,
     calls: Arc<Mutex<Vec<(Event, Value)>>>,
+    payee: DevBackend,
+    /// What it has paid itself: the preimage by the payment hash.
+    paid: Mutex<HashMap<String, String>>,
 }
+
+/// What every payment of a wallet costs beside its amount, in msat.
+pub const FEE_MSAT: u64 = 1_000;
 
 impl Bank {
     async fn answer(&self, request: &Event, setup: &Setup) -> Option<Event> {
@@ -355,6 +371,7 @@ impl Bank {
         let result = match method {
             "make_invoice" => self.make(&call["params"]).await,
             "lookup_invoice" => self.look_up(&call["params"]).await,
+            "pay_invoice" => self.pay(&call["params"]),
             _ => Err("NOT_IMPLEMENTED"),
         };
         let answer = match result {
@@ -388,8 +405,24 @@ impl Bank {
         }))
     }
 
+    fn pay(&self, params: &Value) -> Result<Value, &'static str> {
+        let preimage = self.payee.pay(params["invoice"].as_str().unwrap()).map_err(|error| match error {
+            DevPayError::AlreadyPaid => "OTHER",
+            _ => "PAYMENT_FAILED",
+        })?;
+        self.paid.lock().unwrap().insert(preimage.payment_hash().to_string(), preimage.to_hex());
+        Ok(json!({ "preimage": preimage.to_hex(), "fees_paid": FEE_MSAT }))
+    }
+
     async fn look_up(&self, params: &Value) -> Result<Value, &'static str> {
         let hash = params["payment_hash"].as_str().unwrap();
+        if let Some(preimage) = self.paid.lock().unwrap().get(hash) {
+            return Ok(json!({
+                "type": "outgoing", "state": "settled", "payment_hash": hash, "preimage": preimage,
+                "amount": 21_000, "fees_paid": FEE_MSAT, "created_at": 1_700_000_000,
+                "settled_at": 1_700_000_001,
+            }));
+        }
         let state = match self.node.look_up(hash.parse().unwrap(), None).await.unwrap() {
             InvoiceState::Open => "pending",
             InvoiceState::Settled => "settled",

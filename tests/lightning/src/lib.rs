@@ -9,6 +9,7 @@ mod client;
 mod node;
 mod rpc;
 mod store;
+mod wallet;
 
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,7 @@ pub use backend::LdkBackend;
 pub use chain::Chain;
 pub use client::{Answer, get, serve};
 pub use node::{Node, PayError};
+pub use wallet::LdkWallet;
 
 /// What the channel holds, of which half is the server's from the start.
 const CHANNEL_SATS: u64 = 1_000_000;
