@@ -3,19 +3,15 @@
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
 use super::error::BoxError;
-
-/// Most frames that are recorded of one body: empty ones take room too.
-const MAX_FRAMES: usize = 1024;
+use super::replay::{self, Boxed, Part, Recording};
 
 /// A request's body. What is whole in memory can be sent any number of times.
 /// Any other ([`Body::new`]) is recorded while it is sent, up to a limit
@@ -23,8 +19,6 @@ const MAX_FRAMES: usize = 1024;
 /// what was recorded comes first, and then what the body still gives. So a
 /// stream that waits for its first answer can be paid for.
 pub struct Body(Kind);
-
-type Boxed = UnsyncBoxBody<Bytes, BoxError>;
 
 enum Kind {
     Whole(Bytes),
@@ -54,24 +48,13 @@ impl Body {
     /// The body, and what can give it again.
     pub(super) fn record(self, limit: usize) -> (Self, Replay) {
         let body = match self.0 {
-            Kind::Whole(bytes) => return (Self(Kind::Whole(bytes.clone())), Replay(Source::Whole(bytes))),
+            Kind::Whole(bytes) => return (bytes.clone().into(), Replay::Whole(bytes)),
             Kind::Stream(body) => body,
             // Of a client above this one, which records it for itself.
-            Kind::Recorded(part) => UnsyncBoxBody::new(Self(Kind::Recorded(part))),
+            Kind::Recorded(part) => UnsyncBoxBody::new(part),
         };
-        let recording = Recording {
-            rest: body,
-            frames: Vec::new(),
-            room: limit,
-            records: true,
-            is_lost: false,
-            has_ended: false,
-            turn: 0,
-            waiting: None,
-        };
-        let recording = Arc::new(Mutex::new(recording));
-        let part = Part { recording: recording.clone(), next: 0, turn: 0 };
-        (Self(Kind::Recorded(part)), Replay(Source::Recording(recording)))
+        let (part, recording) = replay::record(body, limit);
+        (Self(Kind::Recorded(part)), Replay::Recording(recording))
     }
 
     /// A second one of a body that is whole.
@@ -83,137 +66,28 @@ impl Body {
     }
 }
 
-/// Gives a body again. Dropped, nothing more is recorded.
-pub(super) struct Replay(Source);
-
-enum Source {
+/// Gives a body again.
+pub(super) enum Replay {
     Whole(Bytes),
-    Recording(Arc<Mutex<Recording>>),
+    Recording(Recording),
 }
 
 impl Replay {
     /// Stops what was sent so far; `false` where the body cannot be sent again.
     pub(super) fn hold(&self) -> bool {
-        let Source::Recording(recording) = &self.0 else { return true };
-        let mut recording = lock(recording);
-        recording.turn += 1;
-        // Whoever waits for a frame learns that there is none for it any more.
-        if let Some(waiting) = recording.waiting.take() {
-            waiting.wake();
+        match self {
+            Self::Whole(_) => true,
+            Self::Recording(recording) => recording.hold(),
         }
-        !recording.is_lost
     }
 
     /// The body from its beginning, once it was held.
     pub(super) fn body(&self) -> Body {
-        Body(match &self.0 {
-            Source::Whole(bytes) => Kind::Whole(bytes.clone()),
-            Source::Recording(recording) => {
-                let turn = lock(recording).turn;
-                Kind::Recorded(Part { recording: recording.clone(), next: 0, turn })
-            }
-        })
-    }
-}
-
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if let Source::Recording(recording) = &self.0 {
-            lock(recording).records = false;
+        match self {
+            Self::Whole(bytes) => bytes.clone().into(),
+            Self::Recording(recording) => Body(Kind::Recorded(recording.part())),
         }
     }
-}
-
-/// What was sent, and what is still to come.
-struct Recording {
-    rest: Boxed,
-    frames: Vec<Recorded>,
-    /// How many bytes may still be recorded.
-    room: usize,
-    records: bool,
-    is_lost: bool,
-    has_ended: bool,
-    /// Which of the bodies made of it may go on; the ones before it are cut off.
-    turn: u64,
-    waiting: Option<Waker>,
-}
-
-#[derive(Clone)]
-enum Recorded {
-    Data(Bytes),
-    Trailers(HeaderMap),
-}
-
-impl Recording {
-    fn poll(
-        &mut self,
-        next: &mut usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(recorded) = self.frames.get(*next) {
-            *next += 1;
-            return Poll::Ready(Some(Ok(match recorded.clone() {
-                Recorded::Data(bytes) => Frame::data(bytes),
-                Recorded::Trailers(trailers) => Frame::trailers(trailers),
-            })));
-        }
-        if !self.records {
-            self.frames.clear();
-        }
-        if self.has_ended {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.rest).poll_frame(cx) {
-            Poll::Pending => {
-                self.waiting = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            Poll::Ready(None) => {
-                self.has_ended = true;
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                (self.has_ended, self.is_lost) = (true, true);
-                Poll::Ready(Some(Err(error)))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                if self.records {
-                    self.record(&frame);
-                    *next = self.frames.len();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-        }
-    }
-
-    fn record(&mut self, frame: &Frame<Bytes>) {
-        let len = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => data.len(),
-            (None, trailers) => trailers
-                .map_or(0, |all| all.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()),
-        };
-        if len > self.room || self.frames.len() >= MAX_FRAMES {
-            (self.records, self.is_lost, self.frames) = (false, true, Vec::new());
-            return;
-        }
-        self.room -= len;
-        let recorded = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Recorded::Data(data.clone()),
-            (None, Some(trailers)) => Recorded::Trailers(trailers.clone()),
-            (None, None) => return,
-        };
-        self.frames.push(recorded);
-    }
-}
-
-struct Part {
-    recording: Arc<Mutex<Recording>>,
-    next: usize,
-    turn: u64,
-}
-
-fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
-    recording.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl http_body::Body for Body {
@@ -228,13 +102,7 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(body) => Pin::new(body).poll_frame(cx),
-            Kind::Recorded(Part { recording, next, turn }) => {
-                let mut recording = lock(recording);
-                if recording.turn != *turn {
-                    return Poll::Ready(Some(Err("the request is sent again".into())));
-                }
-                recording.poll(next, cx)
-            }
+            Kind::Recorded(part) => Pin::new(part).poll_frame(cx),
         }
     }
 
@@ -242,12 +110,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Stream(body) => body.is_end_stream(),
-            Kind::Recorded(Part { recording, next, turn }) => {
-                let recording = lock(recording);
-                recording.turn == *turn
-                    && *next >= recording.frames.len()
-                    && (recording.has_ended || recording.rest.is_end_stream())
-            }
+            Kind::Recorded(part) => part.is_end_stream(),
         }
     }
 
@@ -255,21 +118,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(body) => body.size_hint(),
-            Kind::Recorded(Part { recording, next, .. }) => {
-                let recording = lock(recording);
-                let recorded = recording.frames.iter().skip(*next).map(|frame| match frame {
-                    Recorded::Data(bytes) => bytes.len() as u64,
-                    Recorded::Trailers(_) => 0,
-                });
-                let recorded: u64 = recorded.sum();
-                let rest = recording.rest.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(recorded.saturating_add(rest.lower()));
-                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(recorded)) {
-                    hint.set_upper(upper);
-                }
-                hint
-            }
+            Kind::Recorded(part) => part.size_hint(),
         }
     }
 }
@@ -333,8 +182,53 @@ impl fmt::Debug for Body {
     }
 }
 
-impl fmt::Debug for Replay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replay").finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    async fn read(body: Body) -> Bytes {
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test]
+    async fn what_is_whole_is_sent_any_number_of_times() {
+        for (body, text) in [
+            (Body::from(()), ""),
+            ("text".into(), "text"),
+            ("text".to_owned().into(), "text"),
+            (b"text".to_vec().into(), "text"),
+            (Bytes::from_static(b"text").into(), "text"),
+            (Full::from("text").into(), "text"),
+            (Full::default().into(), ""),
+            (Body::new(Body::from("text")), "text"),
+            (Body::new(http_body_util::Empty::new()), ""),
+        ] {
+            assert_eq!(
+                (body.size_hint().exact(), body.is_end_stream()),
+                (Some(text.len() as u64), text.is_empty())
+            );
+            assert_eq!(read(body.try_clone().unwrap()).await, text);
+            let (body, replay) = body.record(0);
+            assert_eq!(read(body).await, text);
+            for _ in 0..2 {
+                assert!(replay.hold());
+                assert_eq!(read(replay.body()).await, text);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_recorded_by_each_client_that_sends_it() {
+        let frame = || tokio_stream::once(Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"text"))));
+        assert!(Body::new(StreamBody::new(frame())).try_clone().is_none());
+        let (outer, outer_replay) = Body::new(StreamBody::new(frame())).record(100);
+        let (inner, inner_replay) = Body::new(outer).record(100);
+        assert_eq!(read(inner).await, "text");
+        assert!(inner_replay.hold());
+        assert_eq!(read(inner_replay.body()).await, "text");
+        assert!(outer_replay.hold());
+        assert_eq!(read(outer_replay.body()).await, "text");
     }
 }

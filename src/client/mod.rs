@@ -16,6 +16,7 @@ mod purchase;
 mod quote;
 mod receipt;
 mod redirect;
+mod replay;
 mod service;
 mod store;
 mod token;

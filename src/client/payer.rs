@@ -40,14 +40,17 @@ pub struct Payer {
     pub(super) known: Arc<Known>,
 }
 
+type Confirms = Arc<dyn Fn(&Quote) -> bool + Send + Sync>;
+type OnReceipt = Arc<dyn Fn(&Receipt) + Send + Sync>;
+
 #[derive(Clone)]
 pub(super) struct Policy {
     pub(super) wallet: Arc<dyn Wallet>,
     pub(super) budget: Budget,
     pub(super) origins: Vec<Origin>,
     pub(super) is_dry_run: bool,
-    pub(super) confirms: Option<Arc<dyn Fn(&Quote) -> bool + Send + Sync>>,
-    pub(super) on_receipt: Option<Arc<dyn Fn(&Receipt) + Send + Sync>>,
+    pub(super) confirms: Option<Confirms>,
+    pub(super) on_receipt: Option<OnReceipt>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) replay_limit: usize,
 }

@@ -69,9 +69,9 @@ pub(super) struct Obtained {
 #[derive(Debug)]
 pub(super) struct Bought {
     pub(super) receipt: Receipt,
-    /// Nobody else at this origin goes on before this is dropped, so that the
-    /// first use is the buyer's.
-    pub(super) flight: OwnedMutexGuard<()>,
+    /// Nobody else buys at this origin before this is dropped, so that the first
+    /// use is the buyer's. Of a token for one request it is anyway.
+    pub(super) flight: Option<OwnedMutexGuard<()>>,
 }
 
 impl Payer {
@@ -102,7 +102,11 @@ impl Payer {
             None => self.begin(&wanted).await?,
         };
         let (held, receipt) = self.pay(purchase).await?;
-        let claim = if held.is_single_use { self.known.claim(held.payment_hash) } else { None };
+        let (claim, flight) = if held.is_single_use {
+            (self.known.claim(held.payment_hash), None)
+        } else {
+            (None, Some(flight))
+        };
         Ok(Obtained { held: Arc::new(held), claim, bought: Some(Bought { receipt, flight }) })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, response};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 use tower_service::Service;
@@ -22,6 +22,7 @@ use super::known::Held;
 use super::origin::Origin;
 use super::payer::{Payer, in_time};
 use super::purchase::{Obtained, Wanted};
+use super::receipt::Receipt;
 
 /// How long others at the origin wait for the answer to what the buyer of a
 /// token does first with it.
@@ -135,59 +136,56 @@ impl<S> Exchange<S> {
         let mut refused = Vec::new();
         let mut body = body;
         loop {
-            let request = self.request(body, sent.as_ref());
-            let call = self.service.call(request);
-            let mut receipt = None;
             let bought = sent.as_mut().and_then(|obtained| obtained.bought.take());
-            let answer = match bought {
-                Some(bought) => {
-                    receipt = Some(bought.receipt);
-                    first_use(call, bought.flight).await
-                }
+            let receipt = bought.as_ref().map(|bought| bought.receipt.clone());
+            let failed = |error: S::Error| Error::of_service(error.into()).with_receipt(receipt.clone());
+            poll_fn(|cx| self.service.poll_ready(cx)).await.map_err(failed)?;
+            let call = self.service.call(self.request(body, sent.as_ref()));
+            let answered = match bought.and_then(|bought| bought.flight) {
+                Some(flight) => first_use(call, flight).await,
                 None => call.await,
             };
-            let response =
-                answer.map_err(|error| Error::of_service(error.into()).with_receipt(receipt.clone()))?;
-            let (mut head, answer) = response.into_parts();
-            if !challenges::asks(&head) {
+            let (mut answer, rest) = answered.map_err(failed)?.into_parts();
+            if !challenges::asks(&answer) {
+                if let (Some(sent), Some(origin)) = (&sent, &self.origin) {
+                    self.payer.used(origin, self.head.uri.path(), sent, &answer).await;
+                }
                 if let Some(receipt) = receipt {
-                    head.extensions.insert(receipt);
+                    answer.extensions.insert(receipt);
                 }
-                let is_server_error = admission::is_server_error(&head);
-                if let (Some(sent), Some(origin)) = (sent, &self.origin) {
-                    self.payer.used(origin, self.head.uri.path(), &sent, is_server_error).await;
-                }
-                return Ok(Response::from_parts(head, answer));
+                return Ok(Response::from_parts(answer, rest));
             }
-            drop(answer);
+            drop(rest);
             if let Some(receipt) = receipt {
-                let what = format!(
-                    "{} asks for a payment again, right after one: nothing more is paid, and the token is kept",
-                    receipt.origin
-                );
-                return Err(Error::new(ErrorKind::PaidAgain, what).with_receipt(Some(receipt)));
+                return Err(paid_again(receipt));
             }
             refused.extend(sent.take().map(|obtained| obtained.held));
-            if !self.replay.hold() {
-                let what = "the request's body was sent and cannot be sent again, so nothing is paid: \
-                            give one that is whole in memory, or raise the replay limit";
-                return Err(Error::new(ErrorKind::Body, what));
-            }
-            let wanted = Wanted {
-                origin: self.origin.clone().ok_or_else(no_origin)?,
-                path: self.head.uri.path().to_owned(),
-                challenges: challenges::read(&head),
-                limit_msat: self.head.extensions.get().map_or(u64::MAX, |MaxMsat(msat)| *msat),
-                refused: refused.clone(),
-                body: head.extensions.get::<AskingBody>().map(|AskingBody(bytes)| bytes.clone()),
-            };
+            let wanted = self.wanted(&answer, refused.clone())?;
             sent = Some(self.payer.obtain(wanted).await?);
             body = self.replay.body();
-            poll_fn(|cx| self.service.poll_ready(cx)).await.map_err(|error| {
-                let bought = sent.as_mut().and_then(|obtained| obtained.bought.take());
-                Error::of_service(error.into()).with_receipt(bought.map(|bought| bought.receipt))
-            })?;
         }
+    }
+
+    /// What the server asks for, of a request that can be sent again.
+    fn wanted(&self, answer: &response::Parts, refused: Vec<Arc<Held>>) -> Result<Wanted, Error> {
+        let origin = self.origin.clone().ok_or_else(|| {
+            let what = "the request names no origin, so nobody can tell whose its token is: use a whole URL, \
+                        or name it with `L402ClientLayer::with_origin`";
+            Error::new(ErrorKind::Origin, what)
+        })?;
+        if !self.replay.hold() {
+            let what = "the request's body was sent and cannot be sent again, so nothing is paid: \
+                        give one that is whole in memory, or raise the replay limit";
+            return Err(Error::new(ErrorKind::Body, what));
+        }
+        Ok(Wanted {
+            origin,
+            path: self.head.uri.path().to_owned(),
+            challenges: challenges::read(answer),
+            limit_msat: self.head.extensions.get().map_or(u64::MAX, |MaxMsat(msat)| *msat),
+            refused,
+            body: answer.extensions.get::<AskingBody>().map(|AskingBody(bytes)| bytes.clone()),
+        })
     }
 
     fn request<B: From<Body>>(&self, body: Body, sent: Option<&Obtained>) -> Request<B> {
@@ -210,10 +208,12 @@ async fn first_use<F: Future>(call: F, flight: OwnedMutexGuard<()>) -> F::Output
     call.await
 }
 
-fn no_origin() -> Error {
-    let what = "the request names no origin, so nobody can tell whose its token is: use a whole URL, \
-                or name it with `L402ClientLayer::with_origin`";
-    Error::new(ErrorKind::Origin, what)
+fn paid_again(receipt: Receipt) -> Error {
+    let what = format!(
+        "{} asks for a payment again, right after one: nothing more is paid, and the token is kept",
+        receipt.origin
+    );
+    Error::new(ErrorKind::PaidAgain, what).with_receipt(Some(receipt))
 }
 
 impl Payer {
@@ -231,10 +231,10 @@ impl Payer {
     }
 
     /// Remembers what a token opened, or that it is used up.
-    async fn used(&self, origin: &Origin, path: &str, sent: &Obtained, is_server_error: bool) {
+    async fn used(&self, origin: &Origin, path: &str, sent: &Obtained, answer: &response::Parts) {
         if !sent.held.is_single_use {
             self.known.learn(origin, path, &sent.held);
-        } else if !is_server_error {
+        } else if !admission::is_server_error(answer) {
             // Where that fails it is refused the next time, and discarded then.
             let _ = in_time(self.store.discard(sent.held.payment_hash)).await;
         }
