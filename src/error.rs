@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why an issuer, a gate or a key ring was not built. [`kind`](Self::kind)
+/// Why an issuer, a gate, a key ring or a store was not built. [`kind`](Self::kind)
 /// says which, for programs; the text says what to do.
 pub struct Error {
     kind: ErrorKind,
@@ -29,6 +29,8 @@ pub enum ErrorKind {
     NoLedger,
     /// A ledger cannot be opened.
     Ledger,
+    /// A token store of a paying client cannot be opened.
+    TokenStore,
     /// The addresses of trusted proxies cannot be read, or are everybody's.
     Proxies,
     /// A payment backend is not configured as it has to be: an address, a file,

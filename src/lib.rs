@@ -137,6 +137,8 @@ mod sale;
 pub mod service;
 #[cfg(feature = "axum")]
 mod settle;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod sync;
 #[cfg(feature = "test-util")]
 mod testing;

@@ -32,7 +32,10 @@ pub use payer::Payer;
 pub use quote::Quote;
 pub use receipt::Receipt;
 pub use service::L402Client;
-pub use store::{Begun, MemoryStore, Purchase, PurchaseState, Spent, StoreError, TokenStore};
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use store::SqliteStore;
+pub use store::{Begun, FileStore, MemoryStore, Purchase, PurchaseState, Spent, StoreError, TokenStore};
 #[cfg(feature = "cln")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cln")))]
 pub use wallet::ClnWallet;

@@ -9,6 +9,9 @@ mod fault_server;
 pub mod ledger;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub mod token_store;
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod wallet;
 #[cfg(feature = "client")]
 mod wallet_faults;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Begun, DAY, Purchase, PurchaseState, Spent, StoreError};
 use crate::client::budget::Budget;
 use crate::preimage::{PaymentHash, Preimage};
@@ -22,7 +24,8 @@ pub(super) struct Book {
 }
 
 /// What is left of receipts that were dropped for room, in msat.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Dropped {
     pub(super) total_msat: u64,
     pub(super) origins: BTreeMap<String, u64>,
@@ -51,29 +54,29 @@ impl Book {
         Ok(Begun::Started)
     }
 
+    /// Whether it changed anything, as of the next two.
     pub(super) fn settle(
         &mut self,
         payment_hash: PaymentHash,
         preimage: Option<Preimage>,
         fee_msat: u64,
         now: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let purchase = self.find(payment_hash).ok_or_else(|| unknown(payment_hash))?;
-        purchase.settle(preimage, fee_msat, now);
-        Ok(())
+        Ok(purchase.settle(preimage, fee_msat, now))
     }
 
-    pub(super) fn fail(&mut self, payment_hash: PaymentHash) {
+    pub(super) fn fail(&mut self, payment_hash: PaymentHash) -> bool {
+        let before = self.purchases.len();
         let is_failed = |purchase: &Purchase| {
             purchase.payment_hash == payment_hash && matches!(purchase.state, PurchaseState::Pending)
         };
         self.purchases.retain(|purchase| !is_failed(purchase));
+        self.purchases.len() < before
     }
 
-    pub(super) fn discard(&mut self, payment_hash: PaymentHash) {
-        if let Some(purchase) = self.find(payment_hash) {
-            purchase.discard();
-        }
+    pub(super) fn discard(&mut self, payment_hash: PaymentHash) -> bool {
+        self.find(payment_hash).is_some_and(Purchase::discard)
     }
 
     pub(super) fn of_origin(&self, origin: &str) -> Vec<Purchase> {

@@ -50,7 +50,7 @@ impl TokenStore for MemoryStore {
         fee_msat: u64,
         now: u64,
     ) -> Result<(), StoreError> {
-        self.book().settle(payment_hash, preimage, fee_msat, now)
+        self.book().settle(payment_hash, preimage, fee_msat, now).map(drop)
     }
 
     async fn fail(&self, payment_hash: PaymentHash) -> Result<(), StoreError> {

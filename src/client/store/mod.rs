@@ -9,9 +9,13 @@
 //! book; `sqlite.rs` does the same to tables.
 
 mod book;
+mod file;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::fmt;
+use std::fs::Metadata;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,7 +24,10 @@ use zeroize::Zeroize;
 use super::budget::{Budget, Limit};
 use crate::preimage::{PaymentHash, Preimage};
 
+pub use file::FileStore;
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
 
 /// What counts as the last hour and the last day, in seconds.
 const HOUR: u64 = 3_600;
@@ -121,21 +128,23 @@ impl Purchase {
         self.amount_msat.saturating_add(fee_msat)
     }
 
-    /// The payment was made.
-    fn settle(&mut self, preimage: Option<Preimage>, fee_msat: u64, paid_at: u64) {
-        if let PurchaseState::Pending = self.state {
+    /// The payment was made. Whether that is new.
+    fn settle(&mut self, preimage: Option<Preimage>, fee_msat: u64, paid_at: u64) -> bool {
+        let is_pending = matches!(self.state, PurchaseState::Pending);
+        if is_pending {
             match preimage {
                 Some(preimage) => self.state = PurchaseState::Held { preimage, fee_msat, paid_at },
                 None => self.go(fee_msat, paid_at),
             }
         }
+        is_pending
     }
 
-    /// The token is of no more use.
-    fn discard(&mut self) {
-        if let PurchaseState::Held { fee_msat, paid_at, .. } = self.state {
-            self.go(fee_msat, paid_at);
-        }
+    /// The token is of no more use. Whether that is new.
+    fn discard(&mut self) -> bool {
+        let PurchaseState::Held { fee_msat, paid_at, .. } = self.state else { return false };
+        self.go(fee_msat, paid_at);
+        true
     }
 
     fn go(&mut self, fee_msat: u64, paid_at: u64) {
@@ -220,6 +229,20 @@ impl StoreError {
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+}
+
+/// # Errors
+/// A file that is there is not its owner's alone.
+#[cfg_attr(not(unix), expect(clippy::unnecessary_wraps, reason = "as on unix"))]
+fn check_private(metadata: &Metadata) -> Result<(), &'static str> {
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        return Err("it holds credentials, and others than its owner may read or write it: \
+                    take that away with `chmod 600`");
+    }
+    #[cfg(not(unix))]
+    let _ = metadata;
+    Ok(())
 }
 
 /// Keeps purchases.

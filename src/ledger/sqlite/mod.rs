@@ -1,44 +1,24 @@
 //! The ledger of one machine, in a SQLite file.
 //!
-//! `store.rs` has what each operation does to the tables, `worker.rs` the
-//! thread that does it, one transaction for all operations that wait.
+//! `store.rs` has what each operation does to the tables.
 
 mod store;
-mod worker;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
 use super::{
     Account, AccountId, Ledger, LedgerError, OpenReservation, ReservationId, Reserve, Reserved, Revocation,
     Revocations,
 };
 use crate::error::{Error, ErrorKind};
+use crate::sqlite::Thread;
 use store::Store;
-use worker::{Job, Queued, Worker};
 
-/// Operations that wait for the thread at once.
-const QUEUE: usize = 4096;
-
-/// What a [`SqliteLedger`] waits for before it answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Synchronous {
-    /// Until the disk has the change: a power cut loses nothing. Operations
-    /// that come at the same time share one wait.
-    #[default]
-    Full,
-    /// Until the operating system has the change: many times faster where few
-    /// requests come at once. A crash of the process loses nothing; after a
-    /// power cut the latest uses, some thousands at most, may be there to be
-    /// used again.
-    Normal,
-}
+pub use crate::sqlite::Synchronous;
 
 /// Counts in a file, which survive the process. The processes of one machine
 /// may share the file; it must be on a local disk, for WAL, the journal it is
@@ -63,7 +43,7 @@ pub enum Synchronous {
 /// of disk for each metered token in use, until it expires.
 pub struct SqliteLedger {
     file: PathBuf,
-    jobs: SyncSender<Box<dyn Job>>,
+    thread: Thread<Store>,
     revocations: Arc<Revocations>,
 }
 
@@ -85,37 +65,21 @@ impl SqliteLedger {
     /// As [`open`](Self::open).
     pub async fn open_with(file: impl AsRef<Path>, synchronous: Synchronous) -> Result<Self, Error> {
         let file = file.as_ref().to_owned();
-        let error = |cause: &dyn fmt::Display| {
-            Error::new(ErrorKind::Ledger, format!("ledger {} cannot be opened: {cause}", file.display()))
-        };
-        let (jobs, queue) = sync_channel::<Box<dyn Job>>(QUEUE);
-        let (opened, wait) = oneshot::channel();
         let revocations = Arc::new(Revocations::new());
         let (path, known) = (file.clone(), revocations.clone());
-        let run = move || match Worker::open(&path, synchronous, known) {
-            Err(cause) => drop(opened.send(Err(cause))),
-            // Where nobody waits for it any more, there is nothing to do.
-            Ok(worker) => opened.send(Ok(())).map_or((), |()| worker.serve(&queue)),
-        };
-        thread::Builder::new().name("l402-sqlite".to_owned()).spawn(run).map_err(|cause| error(&cause))?;
-        match wait.await {
-            Ok(Ok(())) => Ok(Self { file, jobs, revocations }),
-            Ok(Err(cause)) => Err(error(&cause)),
-            Err(_) => Err(error(&"its thread ended")),
-        }
+        let thread = Thread::start(move || Store::open(&path, synchronous, known)).await;
+        let thread = thread.map_err(|cause| {
+            Error::new(ErrorKind::Ledger, format!("ledger {} cannot be opened: {cause}", file.display()))
+        })?;
+        Ok(Self { file, thread, revocations })
     }
 
-    /// Has the thread run an operation, which it does to the end whether or not
-    /// this is awaited to the end.
     async fn run<T, F>(&self, operation: F) -> Result<T, LedgerError>
     where
         T: Send + 'static,
         F: Fn(&Store) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (answer, wait) = oneshot::channel();
-        let job = Queued { operation, result: None, answer };
-        self.jobs.try_send(Box::new(job)).map_err(|full| LedgerError::new(full.to_string()))?;
-        wait.await.map_err(|_| LedgerError::new("the thread of the ledger has ended"))?
+        self.thread.run(operation).await.map_err(LedgerError::new)
     }
 }
 

@@ -3,91 +3,57 @@
 //! The numbers of SQLite end at `i64::MAX`. Larger ones are cut to it, or to
 //! what leaves room for a sum: never so that more is sold.
 
-use std::fs::OpenOptions;
-use std::io;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
 
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, TransactionBehavior, params,
-};
+use rusqlite::{Row, params};
 
-use super::Synchronous;
 use crate::ledger::{
-    Account, AccountId, LEASE, OpenReservation, ReservationId, Reserve, Reserved, Revocation, release_cap,
+    Account, AccountId, LEASE, OpenReservation, ReservationId, Reserve, Reserved, Revocation, Revocations,
+    release_cap,
 };
 use crate::preimage::PaymentHash;
+use crate::sqlite::{Db, OpenError, Schema, Synchronous, Tables, integer, number};
 
-/// What brings the tables from one version to the next, and that version.
-const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("schema.sql"))];
-/// Tries, of one millisecond each, to get a lock that another process holds.
-const LOCK_TRIES: i32 = 4000;
+const SCHEMA: Schema = Schema { name: "version", migrations: &[(1, include_str!("schema.sql"))] };
 /// How long a row outlives its token, in seconds.
 const MARGIN: u64 = 60;
 /// The most that is kept of what was sold or credited, so that their sum is a number.
 const MOST: i64 = i64::MAX / 2;
 
-/// The connection, in the hands of its thread.
+/// The tables, and what their thread knows.
 pub(super) struct Store {
-    db: Connection,
+    db: Db,
+    revocations: Arc<Revocations>,
+    /// The last revocation that was read.
+    seen: i64,
+}
+
+impl Tables for Store {
+    fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Reads the revocations, if there are new ones.
+    fn refresh(&mut self) -> rusqlite::Result<()> {
+        let last = self.last_revocation()?;
+        if last != self.seen {
+            self.revocations.load(self.revocations()?);
+            self.seen = last;
+        }
+        Ok(())
+    }
 }
 
 impl Store {
-    pub(super) fn open(file: &Path, synchronous: Synchronous) -> Result<Self, OpenError> {
-        // An absolute path is never one of the names that mean a database in memory.
-        let file = std::path::absolute(file)?;
-        create_private(&file)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut db = Connection::open_with_flags(&file, flags)?;
-        db.set_prepared_statement_cache_capacity(32);
-        db.busy_handler(Some(wait_for_lock))?;
-        if db.is_readonly("main")? {
-            return Err("it is read-only".into());
-        }
-        use_wal(&db)?;
-        let synchronous = if synchronous == Synchronous::Full { "FULL" } else { "NORMAL" };
-        db.pragma_update(None, "synchronous", synchronous)?;
-        db.pragma_update(None, "foreign_keys", true)?;
-        migrate(&mut db)?;
-        Ok(Self { db })
-    }
-
-    /// Whether a transaction is under way.
-    pub(super) fn writes(&self) -> bool {
-        !self.db.is_autocommit()
-    }
-
-    /// Makes what was written since [`begin`](Self::begin) durable.
-    pub(super) fn keep(&self) -> rusqlite::Result<()> {
-        if self.writes() { self.execute("COMMIT", []).map(drop) } else { Ok(()) }
-    }
-
-    /// Undoes what was written since [`begin`](Self::begin).
-    pub(super) fn undo(&self) -> rusqlite::Result<()> {
-        if self.writes() { self.execute("ROLLBACK", []).map(drop) } else { Ok(()) }
-    }
-
-    /// Takes the write lock. False where it was held already.
-    fn begin(&self) -> rusqlite::Result<bool> {
-        let idle = !self.writes();
-        if idle {
-            self.execute("BEGIN IMMEDIATE", [])?;
-        }
-        Ok(idle)
-    }
-
-    fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.db.prepare_cached(sql)?.execute(params)
-    }
-
-    fn row<T>(
-        &self,
-        sql: &str,
-        params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Option<T>> {
-        self.db.prepare_cached(sql)?.query_row(params, read).optional()
+    pub(super) fn open(
+        file: &Path,
+        synchronous: Synchronous,
+        revocations: Arc<Revocations>,
+    ) -> Result<Self, OpenError> {
+        let mut store = Self { db: Db::open(file, synchronous, &SCHEMA)?, revocations, seen: 0 };
+        store.refresh()?;
+        Ok(store)
     }
 
     pub(super) fn reserve(&self, ask: &Reserve) -> rusqlite::Result<Reserved> {
@@ -97,7 +63,7 @@ impl Store {
             if let Some(answer) = answer {
                 return Ok(answer);
             }
-            if !self.begin()? {
+            if !self.db.begin()? {
                 return self.spend(ask, known);
             }
         }
@@ -110,7 +76,7 @@ impl Store {
                 EXISTS (SELECT 1 FROM l402_open WHERE account = ?1 AND nonce = ?2)
             FROM l402_meta AS purged LEFT JOIN l402_account AS account ON account.id = ?1
             WHERE purged.key = 'purged_until'";
-        self.db.prepare_cached(sql)?.query_row(params![ask.id.account.0, ask.id.nonce], |row| {
+        self.db.prepare(sql)?.query_row(params![ask.id.account.0, ask.id.nonce], |row| {
             let sold: Option<i64> = row.get(1)?;
             let credited: i64 = row.get::<_, Option<i64>>(2)?.unwrap_or(0);
             let used: i64 = row.get::<_, Option<i64>>(3)?.unwrap_or(0);
@@ -147,11 +113,11 @@ impl Store {
             RETURNING min(sold, ?5) - used"
         };
         let terms = params![account, count(ask.limit), units, integer(ask.expires_at), integer(ask.ceiling)];
-        let Some(remaining) = self.row(sql, terms, |row| row.get(0))? else {
+        let Some(remaining) = self.db.row(sql, terms, |row| row.get(0))? else {
             return Ok(Reserved::UsedUp);
         };
         let sql = "INSERT INTO l402_open (account, nonce, units, lease_until) VALUES (?1, ?2, ?3, ?4)";
-        self.execute(sql, params![account, ask.id.nonce, units, lease_until(ask.now)])?;
+        self.db.execute(sql, params![account, ask.id.nonce, units, lease_until(ask.now)])?;
         Ok(Reserved::Open { remaining: number(remaining) })
     }
 
@@ -161,13 +127,13 @@ impl Store {
             (SELECT id FROM l402_account WHERE expires_at <= ?1 ORDER BY expires_at LIMIT 64)
             RETURNING expires_at";
         let mut purged_until = None;
-        let mut delete = self.db.prepare_cached(sql)?;
+        let mut delete = self.db.prepare(sql)?;
         let mut gone = delete.query([integer(now.saturating_sub(MARGIN))])?;
         while let Some(row) = gone.next()? {
             purged_until = purged_until.max(Some(row.get::<_, i64>(0)?));
         }
         if purged_until.is_some() {
-            self.execute(
+            self.db.execute(
                 "UPDATE l402_meta SET value = max(value, ?1) WHERE key = 'purged_until'",
                 [purged_until],
             )?;
@@ -176,31 +142,31 @@ impl Store {
     }
 
     pub(super) fn commit(&self, id: &ReservationId) -> rusqlite::Result<()> {
-        self.begin()?;
+        self.db.begin()?;
         let sql = "DELETE FROM l402_open WHERE account = ?1 AND nonce = ?2";
-        self.execute(sql, params![id.account.0, id.nonce]).map(drop)
+        self.db.execute(sql, params![id.account.0, id.nonce]).map(drop)
     }
 
     pub(super) fn release(&self, id: &ReservationId, now: u64) -> rusqlite::Result<()> {
-        self.begin()?;
+        self.db.begin()?;
         let (account, nonce) = (id.account.0, id.nonce);
         let sql = "SELECT units, lease_until, sold FROM l402_open JOIN l402_account ON id = account
             WHERE account = ?1 AND nonce = ?2";
-        let open = self.row(sql, params![account, nonce], |row| {
+        let open = self.db.row(sql, params![account, nonce], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         })?;
         let Some((units, lease_until_then, sold)) = open else {
             let old = "DELETE FROM l402_tombstone WHERE (account, nonce) IN
                 (SELECT account, nonce FROM l402_tombstone WHERE until <= ?1 LIMIT 64)";
-            self.execute(old, [integer(now)])?;
+            self.db.execute(old, [integer(now)])?;
             let new = "INSERT OR IGNORE INTO l402_tombstone (account, nonce, until) VALUES (?1, ?2, ?3)";
-            return self.execute(new, params![account, nonce, lease_until(now)]).map(drop);
+            return self.db.execute(new, params![account, nonce, lease_until(now)]).map(drop);
         };
         if lease_until_then > integer(now) {
             self.commit(id)?;
             let sql = "UPDATE l402_account SET used = used - ?2, released = released + ?2
                 WHERE id = ?1 AND released < ?3";
-            self.execute(sql, params![account, units, integer(release_cap(number(sold)))])?;
+            self.db.execute(sql, params![account, units, integer(release_cap(number(sold)))])?;
         }
         Ok(())
     }
@@ -212,21 +178,21 @@ impl Store {
         event: &str,
         expires_at: u64,
     ) -> rusqlite::Result<()> {
-        self.begin()?;
+        self.db.begin()?;
         let sql = "INSERT INTO l402_account (id, sold, expires_at) VALUES (?1, 0, ?2)
             ON CONFLICT (id) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)";
-        self.execute(sql, params![account.0, integer(expires_at)])?;
+        self.db.execute(sql, params![account.0, integer(expires_at)])?;
         let sql = "INSERT OR IGNORE INTO l402_event (account, event) VALUES (?1, ?2)";
-        if self.execute(sql, params![account.0, event])? == 1 {
+        if self.db.execute(sql, params![account.0, event])? == 1 {
             let sql = "UPDATE l402_account SET credited = min(credited + ?2, ?3) WHERE id = ?1";
-            self.execute(sql, params![account.0, count(units), MOST])?;
+            self.db.execute(sql, params![account.0, count(units), MOST])?;
         }
         Ok(())
     }
 
     pub(super) fn account(&self, account: AccountId) -> rusqlite::Result<Option<Account>> {
         let sql = "SELECT sold + credited, used, expires_at FROM l402_account WHERE id = ?1";
-        self.row(sql, [account.0], |row| {
+        self.db.row(sql, [account.0], |row| {
             Ok(Account {
                 limit: number(row.get(0)?),
                 used: number(row.get(1)?),
@@ -236,7 +202,7 @@ impl Store {
     }
 
     pub(super) fn open_reservations(&self) -> rusqlite::Result<Vec<OpenReservation>> {
-        let mut all = self.db.prepare_cached("SELECT account, nonce, units, lease_until FROM l402_open")?;
+        let mut all = self.db.prepare("SELECT account, nonce, units, lease_until FROM l402_open")?;
         let read = |row: &Row<'_>| {
             let id = ReservationId::new(AccountId(row.get(0)?), row.get(1)?);
             Ok(OpenReservation { id, units: number(row.get(2)?), lease_until: number(row.get(3)?) })
@@ -245,24 +211,24 @@ impl Store {
     }
 
     pub(super) fn revoke(&self, revocation: &Revocation) -> rusqlite::Result<()> {
-        self.begin()?;
+        self.db.begin()?;
         let (kind, subject, issued_before) = match revocation {
             Revocation::Token(hash) => ("token", &hash.as_bytes()[..], 0),
             Revocation::Service { name, issued_before } => ("service", name.as_bytes(), *issued_before),
             Revocation::Key(id) => ("key", &id[..], 0),
         };
         let sql = "INSERT OR IGNORE INTO l402_revocation (kind, subject, issued_before) VALUES (?1, ?2, ?3)";
-        self.execute(sql, params![kind, subject, integer(issued_before)]).map(drop)
+        self.db.execute(sql, params![kind, subject, integer(issued_before)]).map(drop)
     }
 
     /// The number of the revocation that was stored last; 0 where there is none.
-    pub(super) fn last_revocation(&self) -> rusqlite::Result<i64> {
+    fn last_revocation(&self) -> rusqlite::Result<i64> {
         let last = "SELECT coalesce(max(seq), 0) FROM l402_revocation";
-        self.db.prepare_cached(last)?.query_row([], |row| row.get(0))
+        self.db.prepare(last)?.query_row([], |row| row.get(0))
     }
 
-    pub(super) fn revocations(&self) -> rusqlite::Result<Vec<Revocation>> {
-        let mut all = self.db.prepare_cached("SELECT kind, subject, issued_before FROM l402_revocation")?;
+    fn revocations(&self) -> rusqlite::Result<Vec<Revocation>> {
+        let mut all = self.db.prepare("SELECT kind, subject, issued_before FROM l402_revocation")?;
         let read = |row: &Row<'_>| {
             Ok(match row.get_ref(0)?.as_str()? {
                 "token" => Revocation::Token(PaymentHash::from_bytes(row.get(1)?)),
@@ -277,72 +243,8 @@ impl Store {
     }
 }
 
-pub(super) type OpenError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Creates the file where there is none. SQLite gives the files beside it the
-/// same permissions.
-fn create_private(file: &Path) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    // Only if it is new: closing a file that is there would end the locks that
-    // this process has on it.
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(file) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Asked by SQLite whether to try again, after this many tries. The holder of a
-/// lock is done within milliseconds, so waits that grow would starve the others.
-fn wait_for_lock(tries: i32) -> bool {
-    thread::sleep(Duration::from_millis(1));
-    tries < LOCK_TRIES
-}
-
-fn use_wal(db: &Connection) -> Result<(), OpenError> {
-    // SQLite asks nobody whether to try again while two processes do this.
-    for tries in 0.. {
-        match db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
-            Ok(mode) if mode == "wal" => break,
-            Ok(mode) => return Err(format!("its journal is `{mode}` and cannot be `wal`").into()),
-            Err(error)
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && wait_for_lock(tries) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn migrate(db: &mut Connection) -> Result<(), OpenError> {
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(
-        "CREATE TABLE IF NOT EXISTS l402_meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    )?;
-    let sql = "SELECT value FROM l402_meta WHERE key = 'version'";
-    let version: i64 = transaction.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0);
-    if MIGRATIONS.iter().all(|(known, _)| version > *known) {
-        return Err(format!("a later release of l402 wrote it (version {version} of its tables)").into());
-    }
-    for (next, migration) in MIGRATIONS.iter().filter(|(next, _)| version < *next) {
-        transaction.execute_batch(migration)?;
-        transaction
-            .execute("INSERT OR REPLACE INTO l402_meta (key, value) VALUES ('version', ?1)", [next])?;
-    }
-    Ok(transaction.commit()?)
-}
-
-fn integer(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
 fn count(n: u64) -> i64 {
     integer(n).min(MOST)
-}
-
-fn number(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
 }
 
 fn lease_until(now: u64) -> i64 {
