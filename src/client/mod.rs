@@ -17,6 +17,7 @@ mod quote;
 mod receipt;
 mod redirect;
 mod replay;
+mod restrict;
 mod service;
 mod store;
 mod token;
@@ -31,6 +32,7 @@ pub use layer::L402ClientLayer;
 pub use payer::Payer;
 pub use quote::Quote;
 pub use receipt::Receipt;
+pub use restrict::{RestrictError, Restriction};
 pub use service::L402Client;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
