@@ -105,11 +105,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// As [`get`](Self::get).
-    pub async fn pay_request(
-        &self,
-        request: Request<impl Into<Body>>,
-        max_msat: u64,
-    ) -> Result<Paid, Error> {
+    pub async fn pay_request(&self, request: Request<impl Into<Body>>, max_msat: u64) -> Result<Paid, Error> {
         let response = self.follow(request.map(Into::into), Some(max_msat)).await?;
         let receipt = response.extensions().get().cloned();
         Ok(Paid { response, receipt })

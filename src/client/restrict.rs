@@ -233,7 +233,10 @@ mod tests {
     #[test]
     fn what_a_token_does_not_have_is_not_left_to_it() {
         let one = held(&["services=a:0", "a_capabilities=read,write", "a_valid_until=200", "a_max_uses=9"]);
-        assert_eq!(added(&one, &Restriction::new().add_capability("read")).unwrap()[4], "a_capabilities=read");
+        assert_eq!(
+            added(&one, &Restriction::new().add_capability("read")).unwrap()[4],
+            "a_capabilities=read"
+        );
         for (restriction, wider) in [
             (Restriction::new().add_capability("admin"), "the capability `admin`"),
             (Restriction::new().add_capability("read,write"), "the capability `read,write`"),
