@@ -51,6 +51,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
+//! | `client` | the paying client, [`client`]: an HTTP client or a layer around one, wallets, budgets, token stores |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
@@ -62,7 +63,7 @@
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
-//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend or ledger of your own |
+//! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend, ledger or wallet of your own |
 //! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
 //!
@@ -74,7 +75,7 @@
 //!
 //! [tower]: https://docs.rs/tower
 #![cfg_attr(
-    not(all(feature = "dev", feature = "sqlite", feature = "test-util")),
+    not(all(feature = "client", feature = "dev", feature = "sqlite", feature = "test-util")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
@@ -221,6 +222,13 @@ pub use service::{L402, L402Layer};
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use settle::{Settle, SettleFuture, SettleLayer};
 
-#[cfg(all(doctest, feature = "axum", feature = "dev", feature = "sqlite", feature = "test-util"))]
+#[cfg(all(
+    doctest,
+    feature = "axum",
+    feature = "client",
+    feature = "dev",
+    feature = "sqlite",
+    feature = "test-util"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -161,7 +161,7 @@ async fn agrees(store: &dyn TokenStore, steps: &[Step]) {
     assert_eq!(kept, expected);
 }
 
-fn run(cases: u32, test: impl AsyncFn(&[Step])) {
+fn run(cases: u32, test: &impl AsyncFn(&[Step])) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let tested = TestRunner::new(config).run(&steps(), |steps| {
@@ -173,12 +173,12 @@ fn run(cases: u32, test: impl AsyncFn(&[Step])) {
 
 #[test]
 fn memory_counts_as_the_model_does() {
-    run(1_000, async |steps| agrees(&MemoryStore::new(), steps).await);
+    run(1_000, &async |steps| agrees(&MemoryStore::new(), steps).await);
 }
 
 #[test]
 fn a_file_counts_as_the_model_does() {
-    run(15, async |steps| {
+    run(15, &async |steps| {
         let dir = tempfile::tempdir().unwrap();
         agrees(&FileStore::open(dir.path().join("tokens.json")).await.unwrap(), steps).await;
     });
@@ -186,7 +186,7 @@ fn a_file_counts_as_the_model_does() {
 
 #[test]
 fn sqlite_counts_as_the_model_does() {
-    run(30, async |steps| {
+    run(30, &async |steps| {
         let dir = tempfile::tempdir().unwrap();
         agrees(&SqliteStore::open(dir.path().join("tokens.db")).await.unwrap(), steps).await;
     });

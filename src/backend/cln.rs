@@ -137,15 +137,12 @@ pub(crate) struct ClnNode {
 }
 
 impl ClnNode {
-    pub(crate) fn new(config: &ClnConfig) -> Result<Self, Error> {
-        let base = base_url(&config.url)?;
-        let trust = Trust::of(&base, config.certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            rune: read_rune(&config.rune, "the rune")?,
-            network: config.network,
-        })
+    pub(crate) fn new(config: ClnConfig) -> Result<Self, Error> {
+        let ClnConfig { url, network, rune, certificate } = config;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
+        let rune = read_rune(&rune, "the rune")?;
+        Ok(Self { http: Http::new(trust, Reach::Any), base, rune, network })
     }
 
     /// What the node answers, errors too.
@@ -179,7 +176,7 @@ impl ClnBackend {
     /// The address is no URL, the rune is none, or the certificate cannot be
     /// read or is none.
     pub fn new(config: ClnConfig) -> Result<Self, Error> {
-        Ok(Self { node: ClnNode::new(&config)?, warnings: Arc::default() })
+        Ok(Self { node: ClnNode::new(config)?, warnings: Arc::default() })
     }
 
     /// A backend on the node of the environment: `CLN_URL`, `CLN_RUNE` or

@@ -118,15 +118,12 @@ pub(crate) struct LnbitsServer {
 }
 
 impl LnbitsServer {
-    pub(crate) fn new(config: &LnbitsConfig) -> Result<Self, Error> {
-        let base = base_url(&config.url)?;
-        let trust = Trust::of(&base, config.certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            key: secret_header("the key of the wallet", &config.key)?,
-            network: config.network,
-        })
+    pub(crate) fn new(config: LnbitsConfig) -> Result<Self, Error> {
+        let LnbitsConfig { url, network, key, certificate } = config;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
+        let key = secret_header("the key of the wallet", &key)?;
+        Ok(Self { http: Http::new(trust, Reach::Any), base, key, network })
     }
 
     pub(crate) fn uri(&self, path: &str) -> Uri {
@@ -145,7 +142,7 @@ impl LnbitsBackend {
     /// The address is no URL, the key cannot be sent, or the certificate
     /// cannot be read.
     pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
-        Ok(Self { server: LnbitsServer::new(&config)? })
+        Ok(Self { server: LnbitsServer::new(config)? })
     }
 
     /// A backend on the wallet of the environment: `LNBITS_URL`,

@@ -111,15 +111,12 @@ pub(crate) struct LndNode {
 }
 
 impl LndNode {
-    pub(crate) fn new(config: &LndConfig) -> Result<Self, Error> {
-        let base = base_url(&config.url)?;
-        let trust = Trust::of(&base, config.certificate.as_deref())?;
-        Ok(Self {
-            http: Http::new(trust, Reach::Any),
-            base,
-            macaroon: read_macaroon(&config.macaroon)?,
-            network: config.network,
-        })
+    pub(crate) fn new(config: LndConfig) -> Result<Self, Error> {
+        let LndConfig { url, network, macaroon, certificate, .. } = config;
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
+        let macaroon = read_macaroon(&macaroon)?;
+        Ok(Self { http: Http::new(trust, Reach::Any), base, macaroon, network })
     }
 
     pub(crate) fn uri(&self, path: &str) -> Uri {
@@ -143,7 +140,8 @@ impl LndBackend {
     /// # Errors
     /// The address is no URL, or a file cannot be read or is not what it should be.
     pub fn new(config: LndConfig) -> Result<Self, Error> {
-        Ok(Self { node: LndNode::new(&config)?, private_channels: config.private_channels })
+        let private_channels = config.private_channels;
+        Ok(Self { node: LndNode::new(config)?, private_channels })
     }
 
     /// A backend on the node of the environment: `LND_URL`,

@@ -62,8 +62,6 @@ pub use capabilities::{Capabilities, LookUpBy};
 pub use cln::{ClnBackend, ClnConfig};
 #[cfg(feature = "client")]
 pub(crate) use connect::{Connector, client as http_client};
-#[cfg(all(feature = "client", feature = "dev"))]
-pub(crate) use dev::DevPayment;
 #[cfg(feature = "dev")]
 #[cfg_attr(docsrs, doc(cfg(feature = "dev")))]
 pub use dev::{DevBackend, DevPayError};

@@ -103,8 +103,9 @@ pub(crate) struct PhoenixdNode {
 }
 
 impl PhoenixdNode {
-    pub(crate) fn new(config: &PhoenixdConfig) -> Result<Self, Error> {
-        let password = config.password.trim();
+    pub(crate) fn new(config: PhoenixdConfig) -> Result<Self, Error> {
+        let PhoenixdConfig { url, network, password } = config;
+        let password = password.trim();
         if password.is_empty() {
             return Err(Error::new(ErrorKind::Backend, "the password of phoenixd is empty"));
         }
@@ -112,9 +113,9 @@ impl PhoenixdNode {
         let encoded = Zeroizing::new(STANDARD.encode(&*user_and_password));
         Ok(Self {
             http: Http::new(Trust::Public, Reach::Any),
-            base: base_url(&config.url)?,
+            base: base_url(&url)?,
             authorization: secret_header("the password", &Zeroizing::new(format!("Basic {}", *encoded)))?,
-            network: config.network,
+            network,
         })
     }
 
@@ -133,7 +134,7 @@ impl PhoenixdBackend {
     /// # Errors
     /// The address is no URL, or the password is empty.
     pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
-        Ok(Self { node: PhoenixdNode::new(&config)? })
+        Ok(Self { node: PhoenixdNode::new(config)? })
     }
 
     /// A backend on the node of the environment: `PHOENIXD_URL`,

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -22,7 +23,8 @@ pub struct Body(Kind);
 
 enum Kind {
     Whole(Bytes),
-    Stream(Boxed),
+    /// Locked, so that the body can be shared, as some clients ask.
+    Stream(Mutex<Boxed>),
     Recorded(Part),
 }
 
@@ -42,14 +44,14 @@ impl Body {
         if body.is_end_stream() {
             return Self::default();
         }
-        Self(Kind::Stream(UnsyncBoxBody::new(body.map_err(Into::into))))
+        Self(Kind::Stream(Mutex::new(UnsyncBoxBody::new(body.map_err(Into::into)))))
     }
 
     /// The body, and what can give it again.
     pub(super) fn record(self, limit: usize) -> (Self, Replay) {
         let body = match self.0 {
             Kind::Whole(bytes) => return (bytes.clone().into(), Replay::Whole(bytes)),
-            Kind::Stream(body) => body,
+            Kind::Stream(body) => body.into_inner().unwrap_or_else(PoisonError::into_inner),
             // Of a client above this one, which records it for itself.
             Kind::Recorded(part) => UnsyncBoxBody::new(part),
         };
@@ -64,6 +66,10 @@ impl Body {
             Kind::Stream(_) | Kind::Recorded(_) => None,
         }
     }
+}
+
+fn lock(body: &Mutex<Boxed>) -> MutexGuard<'_, Boxed> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives a body again.
@@ -101,7 +107,9 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Stream(body) => Pin::new(body).poll_frame(cx),
+            Kind::Stream(body) => {
+                Pin::new(body.get_mut().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+            }
             Kind::Recorded(part) => Pin::new(part).poll_frame(cx),
         }
     }
@@ -109,7 +117,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_empty(),
-            Kind::Stream(body) => body.is_end_stream(),
+            Kind::Stream(body) => lock(body).is_end_stream(),
             Kind::Recorded(part) => part.is_end_stream(),
         }
     }
@@ -117,7 +125,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stream(body) => body.size_hint(),
+            Kind::Stream(body) => lock(body).size_hint(),
             Kind::Recorded(part) => part.size_hint(),
         }
     }

@@ -15,6 +15,7 @@ pub(super) const ALL_BITCOIN_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
 /// and 86,400 seconds, by when a payment was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
+#[expect(clippy::struct_field_names, reason = "the unit of each")]
 pub struct Budget {
     pub(crate) request_msat: u64,
     pub(crate) origin_msat: u64,

@@ -113,7 +113,7 @@ impl NwcConfig {
         Ok(config)
     }
 
-    pub(crate) fn client(&self) -> Result<Client, Error> {
+    pub(crate) fn into_client(self) -> Result<Client, Error> {
         let trust = self.certificate.as_deref().map_or(Ok(Trust::Public), Trust::pinned)?;
         Ok(Client::new(Connection::parse(&self.uri)?, trust))
     }
@@ -138,7 +138,7 @@ impl NwcBackend {
             Capabilities::custodian(network)
         };
         Ok(Self {
-            client: config.client()?,
+            client: config.into_client()?,
             capabilities: wallet.with_look_up(LookUpBy::PaymentHash).with_step_msat(1_000),
         })
     }

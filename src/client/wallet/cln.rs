@@ -48,9 +48,8 @@ impl ClnWallet {
     /// # Errors
     /// The address is no URL, the rune is none, or the certificate cannot be
     /// read or is none.
-    #[allow(clippy::needless_pass_by_value)] // as the backends take theirs
     pub fn new(config: ClnConfig) -> Result<Self, Error> {
-        Ok(Self { node: ClnNode::new(&config)? })
+        Ok(Self { node: ClnNode::new(config)? })
     }
 
     /// A wallet on the node of the environment: `CLN_URL`, `CLN_RUNE` or

@@ -29,11 +29,13 @@ impl Wallet for DevBackend {
                 "invoice has another payment hash than was named",
             ));
         }
-        match (DevBackend::pay(self, &payment.bolt11), self.payment(payment.payment_hash)) {
-            (_, DevPayment::Paid(preimage)) => Ok(Payment::new(preimage, 0)),
-            (Err(error), _) => Err(PayError::new(PayErrorKind::Failed, error)),
-            // It was made, and forgotten at once.
-            (Ok(preimage), _) => Ok(Payment::new(preimage, 0)),
+        let error = match DevBackend::pay(self, &payment.bolt11) {
+            Ok(preimage) => return Ok(Payment::new(preimage, 0)),
+            Err(error) => error,
+        };
+        match self.payment(payment.payment_hash) {
+            DevPayment::Paid(preimage) => Ok(Payment::new(preimage, 0)),
+            DevPayment::Expired | DevPayment::None => Err(PayError::new(PayErrorKind::Failed, error)),
         }
     }
 

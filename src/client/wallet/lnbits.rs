@@ -42,9 +42,8 @@ impl LnbitsWallet {
     /// # Errors
     /// The address is no URL, the key cannot be sent, or the certificate
     /// cannot be read.
-    #[allow(clippy::needless_pass_by_value)] // as the backends take theirs
     pub fn new(config: LnbitsConfig) -> Result<Self, Error> {
-        Ok(Self { server: LnbitsServer::new(&config)? })
+        Ok(Self { server: LnbitsServer::new(config)? })
     }
 
     /// The wallet of the environment: `LNBITS_URL`, `LNBITS_ADMIN_KEY`,

@@ -51,9 +51,8 @@ impl LndWallet {
     ///
     /// # Errors
     /// The address is no URL, or a file cannot be read or is not what it should be.
-    #[allow(clippy::needless_pass_by_value)] // as the backends take theirs
     pub fn new(config: LndConfig) -> Result<Self, Error> {
-        Ok(Self { node: LndNode::new(&config)? })
+        Ok(Self { node: LndNode::new(config)? })
     }
 
     /// A wallet on the node of the environment: `LND_URL`, `LND_MACAROON_FILE`,
@@ -67,13 +66,13 @@ impl LndWallet {
     }
 
     async fn send(&self, payment: &PaymentRequest) -> Result<Payment, PayError> {
-        let send = Send {
+        let order = Send {
             payment_request: &payment.bolt11,
             fee_limit_msat: payment.max_fee_msat.min(i64::MAX.unsigned_abs()).to_string(),
             timeout_seconds: tried_for(payment).as_secs(),
             no_inflight_updates: true,
         };
-        let ask = Ask::post(self.node.uri("/v2/router/send")).json(&send);
+        let ask = Ask::post(self.node.uri("/v2/router/send")).json(&order);
         let answer = self.node.send_for_line(ask, answered_within(payment)).await.map_err(unanswered)?;
         match result_of(&answer) {
             Some(sent) => pay_outcome(sent.status(payment.payment_hash).map_err(uncertain)?),

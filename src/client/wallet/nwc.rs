@@ -54,9 +54,9 @@ impl NwcWallet {
     /// # Errors
     /// The connection URI is not one, or the certificate cannot be read; the
     /// error says what is wrong.
-    #[allow(clippy::needless_pass_by_value)] // as the backends take theirs
     pub fn new(config: NwcConfig) -> Result<Self, Error> {
-        Ok(Self { client: config.client()?, network: config.network() })
+        let network = config.network();
+        Ok(Self { client: config.into_client()?, network })
     }
 
     /// The wallet of the environment: `NWC_URI`, `NWC_NETWORK` (`bitcoin`

@@ -40,9 +40,8 @@ impl PhoenixdWallet {
     ///
     /// # Errors
     /// The address is no URL, or the password is empty.
-    #[allow(clippy::needless_pass_by_value)] // as the backends take theirs
     pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
-        Ok(Self { node: PhoenixdNode::new(&config)? })
+        Ok(Self { node: PhoenixdNode::new(config)? })
     }
 
     /// A wallet on the node of the environment: `PHOENIXD_URL`,

@@ -36,18 +36,18 @@ pub(super) fn answered_within(payment: &PaymentRequest) -> Duration {
     tried_for(payment) + GRACE
 }
 
-/// Pays by `send`, which asks the wallet once. A failure is believed only where
+/// Pays by `attempt`, which asks the wallet once. A failure is believed only where
 /// the wallet, asked again, neither has paid nor is about to: another attempt of
-/// the same payment may have been in the way. Where `send` leaves doubt, the
+/// the same payment may have been in the way. Where it leaves doubt, the
 /// wallet is asked too, and the doubt stays unless the payment was made.
 pub(super) async fn settle(
     wallet: &impl Wallet,
     payment: &PaymentRequest,
-    send: impl Future<Output = Result<Payment, PayError>>,
+    attempt: impl Future<Output = Result<Payment, PayError>>,
 ) -> Result<Payment, PayError> {
     let deadline = Instant::now() + answered_within(payment);
     let sent = match check(wallet, payment) {
-        Ok(()) => send.await,
+        Ok(()) => attempt.await,
         Err(error) => Err(error),
     };
     let error = match sent {
@@ -64,10 +64,9 @@ pub(super) async fn settle(
                 pause = (pause * 2).min(MAX_PAUSE);
             }
             Ok(PaymentStatus::InFlight) => return Err(uncertain("payment is on its way still")),
-            Ok(PaymentStatus::Unknown | PaymentStatus::Failed) => return Err(error),
-            // It did not say that it paid, and cannot say that it did not.
+            // It cannot say that it did not pay after all.
             Err(unknown) if error.is_definite() => return Err(uncertain(unknown)),
-            Err(_) => return Err(error),
+            Ok(PaymentStatus::Unknown | PaymentStatus::Failed) | Err(_) => return Err(error),
         }
     }
 }

@@ -123,7 +123,7 @@ pub(super) fn read(text: &[u8]) -> Result<Book, OpenError> {
 }
 
 mod payment_hash {
-    use super::*;
+    use super::{Deserialize, Deserializer, PaymentHash, Serializer};
 
     pub(super) fn serialize<S: Serializer>(hash: &PaymentHash, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(hash)
@@ -135,7 +135,7 @@ mod payment_hash {
 }
 
 mod preimage {
-    use super::*;
+    use super::{Deserialize, Deserializer, Preimage, Serializer, Zeroizing};
 
     pub(super) fn serialize<S: Serializer>(preimage: &Preimage, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&Zeroizing::new(preimage.to_hex()))

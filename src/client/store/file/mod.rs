@@ -102,14 +102,11 @@ impl FileStore {
 impl State {
     fn open(file: &Path) -> Result<Self, OpenError> {
         let disk = Disk::open(file)?;
-        let book = match disk.read()? {
-            Some(text) => format::read(&text)?,
-            None => {
-                let book = Book::default();
-                disk.write(&format::write(&book))?;
-                book
-            }
-        };
+        if let Some(text) = disk.read()? {
+            return Ok(Self { book: format::read(&text)?, disk });
+        }
+        let book = Book::default();
+        disk.write(&format::write(&book))?;
         Ok(Self { book, disk })
     }
 }

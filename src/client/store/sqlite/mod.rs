@@ -22,7 +22,9 @@ use tables::Store;
 /// local disk.
 ///
 /// It holds tokens and preimages, which are money, in plain text; it is made
-/// for this user alone, and one that others can read is refused.
+/// for this user alone, and one that others can read is refused. A token that
+/// is gone is overwritten; the journal beside the file may show it until the
+/// last process closes it.
 ///
 /// ```
 /// # async fn open(dir: &std::path::Path) -> Result<(), l402::Error> {
