@@ -1,5 +1,5 @@
 //! An agent with a daily budget, which buys from two services until the budget
-//! ends: `cargo run --example agent --features client`.
+//! ends: `cargo run --example agent`.
 
 use std::error::Error;
 

@@ -205,7 +205,7 @@ async fn what_ends_a_command_has_a_code_of_its_own() {
         (2, vec!["get"], "takes a URL"),
         (2, vec!["get", &free, "--max-sat", "x"], "cannot parse argument"),
         (2, vec!["get", &free, "--budget"], "--budget"),
-        (2, vec!["get", "api.example/a"], "write it as in `https://"),
+        (2, vec!["get", "api.example/a"], "write it as in "),
         (2, vec!["get", &free, "-H", "no header"], "-H takes a header"),
         (2, vec!["receipts", "--since", "soon"], "`soon` is no time"),
         (2, vec!["tokens", "remove", "abcdef"], "no token `abcdef`"),
