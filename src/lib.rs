@@ -51,6 +51,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
+//! | `cli` | the command `l402`, which gets a URL and pays for it: nothing in the library |
 //! | `client` | the paying client, [`client`]: an HTTP client or a layer around one, wallets, budgets, token stores |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
