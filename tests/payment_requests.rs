@@ -161,7 +161,7 @@ async fn a_new_token_of_an_account_lasts_no_longer_before_it_is_paid() {
     market.tell("onchain", &Market::settled(&market.onchain.last(), "p1")).await;
     let token = format!("Bearer {}", text(&bought["bearer"]));
     assert_eq!(market.get(&token).await.0, 200);
-    market.clock.advance(DAY - MINUTE);
+    market.clock.advance(Duration::from_secs(86_340));
     let refused = market.refused_with(&[&format!("Authorization: {token}")]).await;
     let context = text(&refused.json()["payment_context_token"]);
     let body = json!({"offer_id": "one", "payment_method": "onchain", "payment_context_token": context});
