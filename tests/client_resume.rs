@@ -167,6 +167,7 @@ async fn one_that_was_made_without_a_preimage_is_told_once() {
     market.wallet.says(Says::PaidNoPreimage);
     assert_eq!(market.kind(&client).await, ErrorKind::NoPreimage);
     assert_eq!(client.payer().spent().await.unwrap().total_msat, 26_210);
+    market.wallet.says(Says::Truth);
     market.asks_anew();
     market.asking.opens("two");
     assert_eq!(client.get(market.url("/a")).await.unwrap().status(), 200);

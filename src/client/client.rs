@@ -60,7 +60,8 @@ impl Client {
         &self.payer
     }
 
-    /// Gets a URL, and pays for it where the server asks.
+    /// Gets a URL, and pays for it where the server asks: once at most, however
+    /// the server redirects.
     ///
     /// # Errors
     /// Why there is no answer, or why it was not paid for. An answer is one
@@ -73,7 +74,8 @@ impl Client {
         self.request(url.into().request()?).await
     }
 
-    /// Sends a request with a whole URL, and pays for it where the server asks.
+    /// Sends a request with a whole URL, and pays for it where the server asks:
+    /// once at most, however the server redirects.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -81,7 +83,7 @@ impl Client {
     /// # Cancel safety
     /// As [`get`](Self::get).
     pub async fn request(&self, request: Request<impl Into<Body>>) -> Result<Response<Bytes>, Error> {
-        self.follow(request.map(Into::into), None).await
+        self.follow(request.map(Into::into), u64::MAX).await
     }
 
     /// Buys from a service: gets it, and spends no more than this on it, in
@@ -106,27 +108,21 @@ impl Client {
     /// # Cancel safety
     /// As [`get`](Self::get).
     pub async fn pay_request(&self, request: Request<impl Into<Body>>, max_msat: u64) -> Result<Paid, Error> {
-        let response = self.follow(request.map(Into::into), Some(max_msat)).await?;
+        let response = self.follow(request.map(Into::into), max_msat).await?;
         let receipt = response.extensions().get().cloned();
         Ok(Paid { response, receipt })
     }
 
     /// Sends a request, and those that its answers lead to within the origin.
-    async fn follow(
-        &self,
-        mut request: Request<Body>,
-        max_msat: Option<u64>,
-    ) -> Result<Response<Bytes>, Error> {
+    async fn follow(&self, mut request: Request<Body>, max_msat: u64) -> Result<Response<Bytes>, Error> {
         let origin = Origin::of(request.uri()).ok_or_else(|| no_url(&request.uri().to_string()))?;
         let mut service: L402Client<Transport> =
             L402ClientLayer::new(self.payer.clone()).layer(self.transport.clone());
         let mut paid: Option<Receipt> = None;
         for _ in 0..=MAX_REDIRECTS {
-            if let Some(max_msat) = max_msat {
-                // One payment a call.
-                let left = if paid.is_some() { 0 } else { max_msat };
-                request.extensions_mut().insert(MaxMsat(left));
-            }
+            // One payment a call: a server could lead on from each to the next.
+            let left = if paid.is_some() { 0 } else { max_msat };
+            request.extensions_mut().insert(MaxMsat(left));
             let (head, body) = request.into_parts();
             let (method, uri, headers) = (head.method.clone(), head.uri.clone(), head.headers.clone());
             let (extensions, again) = (head.extensions.clone(), body.try_clone());

@@ -45,7 +45,8 @@ pub enum ErrorKind {
     Expired,
     /// The invoice pays for another token than the one that is offered.
     PaymentHash,
-    /// The invoice was begun to be paid before, for another token.
+    /// The invoice was begun to be paid before, for another token or by another
+    /// payer of the wallet.
     InvoiceUsed,
     /// The price and the fee would go beyond this limit.
     OverBudget(Limit),

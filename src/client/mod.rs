@@ -66,7 +66,7 @@
 //! | | kind |
 //! |---|---|
 //! | no challenge that can be read | [`NoChallenge`](ErrorKind::NoChallenge) |
-//! | an invoice that is not BOLT 11, without amount, of another network, for another token, expired or with less than 10 seconds left, or used before | [`Invoice`](ErrorKind::Invoice), [`NoAmount`](ErrorKind::NoAmount), [`Network`](ErrorKind::Network), [`PaymentHash`](ErrorKind::PaymentHash), [`Expired`](ErrorKind::Expired), [`InvoiceUsed`](ErrorKind::InvoiceUsed) |
+//! | an invoice that is not BOLT 11, without amount, of another network, for another token, expired or with less than 10 seconds left, or used before, by whoever pays with the wallet | [`Invoice`](ErrorKind::Invoice), [`NoAmount`](ErrorKind::NoAmount), [`Network`](ErrorKind::Network), [`PaymentHash`](ErrorKind::PaymentHash), [`Expired`](ErrorKind::Expired), [`InvoiceUsed`](ErrorKind::InvoiceUsed) |
 //! | a price beyond what is allowed | [`OverBudget`](ErrorKind::OverBudget), with the [`Limit`] |
 //! | over plain http, to another machine | [`PlainHttp`](ErrorKind::PlainHttp) |
 //! | an origin that is not on the list, or that nobody names | [`OriginNotAllowed`](ErrorKind::OriginNotAllowed), [`Origin`](ErrorKind::Origin) |
@@ -74,7 +74,7 @@
 //! | what is not confirmed, and anything in a dry run | [`NotConfirmed`](ErrorKind::NotConfirmed), [`DryRun`](ErrorKind::DryRun) |
 //! | a body that cannot be sent again | [`Body`](ErrorKind::Body) |
 //! | anything while an earlier payment to the origin is on its way | [`InFlight`](ErrorKind::InFlight), [`Wallet`](ErrorKind::Wallet) |
-//! | the same request twice: a server that asks again after it was paid | [`PaidAgain`](ErrorKind::PaidAgain) |
+//! | the same request twice: a server that asks again after it was paid, or redirects to where it asks again | [`PaidAgain`](ErrorKind::PaidAgain), [`OverBudget`](ErrorKind::OverBudget) |
 //!
 //! # Fees
 //!

@@ -28,6 +28,7 @@ use super::payer::{Payer, in_time};
 use super::quote::Quote;
 use super::receipt::Receipt;
 use super::store::{Begun, Purchase, PurchaseState};
+use super::token::Token;
 use super::wallet::{PayErrorKind, Payment, PaymentRequest, PaymentStatus};
 use crate::preimage::PaymentHash;
 
@@ -98,7 +99,10 @@ impl Payer {
             return Ok(Obtained { held, claim, bought: None });
         }
         let purchase = match again {
-            Some(purchase) => purchase,
+            Some(purchase) => {
+                self.show(quote_of(&purchase, &wanted)).await?;
+                purchase
+            }
             None => self.begin(&wanted).await?,
         };
         let (held, receipt) = self.pay(purchase).await?;
@@ -226,7 +230,19 @@ impl Payer {
         };
         self.show(quote).await?;
         check::check_time(payable.pay_by, self.now())?;
+        self.check_new(payable.payment_hash).await?;
         self.reserve(wanted, challenge, payable).await
+    }
+
+    /// Whether this is a payment that the wallet has not made, for whomever: it
+    /// would give its preimage again, which is the proof of that payment.
+    async fn check_new(&self, payment_hash: PaymentHash) -> Result<(), Error> {
+        match self.status(payment_hash).await? {
+            PaymentStatus::Unknown | PaymentStatus::Failed => Ok(()),
+            PaymentStatus::InFlight | PaymentStatus::Paid(_) | PaymentStatus::PaidNoPreimage => {
+                Err(invoice_used())
+            }
+        }
     }
 
     async fn show(&self, quote: Quote) -> Result<(), Error> {
@@ -279,10 +295,7 @@ impl Payer {
             Begun::OverBudget(limit) => {
                 Err(check::over_budget(limit, purchase.amount_msat, self.limit_of(wanted)))
             }
-            Begun::Exists => {
-                let what = "the server's invoice was used before, for another token: nothing is paid";
-                Err(Error::new(ErrorKind::InvoiceUsed, what))
-            }
+            Begun::Exists => Err(invoice_used()),
         }
     }
 
@@ -367,6 +380,25 @@ impl Wanted {
     fn scopes(&self) -> impl Iterator<Item = String> {
         self.challenges.iter().map(|challenge| challenge.token.scope_at(&self.path))
     }
+}
+
+/// What a purchase costs that was begun before, and not paid.
+fn quote_of(purchase: &Purchase, wanted: &Wanted) -> Quote {
+    Quote {
+        origin: purchase.origin.clone(),
+        path: purchase.path.clone(),
+        services: Token::read(&purchase.token).map(|token| token.services.clone()).unwrap_or_default(),
+        amount_msat: purchase.amount_msat,
+        max_fee_msat: purchase.max_fee_msat,
+        offered_msat: vec![purchase.amount_msat],
+        body: wanted.body.clone(),
+    }
+}
+
+fn invoice_used() -> Error {
+    let what = "the server's invoice was used before, for another token or by another payer of the wallet: \
+                nothing is paid";
+    Error::new(ErrorKind::InvoiceUsed, what)
 }
 
 fn in_flight(hash: PaymentHash) -> Error {

@@ -81,9 +81,9 @@ impl Token {
                 continue;
             }
             if condition == "services" {
-                let names =
-                    value.split(',').map(|entry| entry.split(':').next().unwrap_or_default().to_owned());
-                self.services = names.collect();
+                let names = value.split(',').map(|entry| entry.split(':').next().unwrap_or_default());
+                // For people to read: nothing in it steers a terminal.
+                self.services = names.map(|name| name.escape_debug().to_string()).collect();
             }
             self.is_single_use |= condition.ends_with("_max_uses") && value == "1";
             writeln!(scope, "{}", text.escape_debug()).expect("a String grows");
