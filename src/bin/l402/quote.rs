@@ -82,7 +82,8 @@ fn print(asked: &Asked, quote: &Quote, network: Network, beyond: Option<Limit>) 
     Ok(())
 }
 
-/// What the body of the answer lists, as this crate's servers do.
+/// What the body of the answer lists, as this crate's servers do, or those of
+/// l402.org.
 fn offers(quote: &Quote) -> Vec<Value> {
     let body = quote.body.as_ref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
     let listed = body.as_ref().and_then(|body| {
@@ -95,13 +96,26 @@ fn offers(quote: &Quote) -> Vec<Value> {
 fn describe(offer: &Value) -> String {
     let text = |key: &str| offer.get(key).and_then(Value::as_str);
     let number = |key: &str| offer.get(key).and_then(Value::as_u64);
+    let amount = || Some(format!("{} {}", offer.get("amount")?.as_number()?, text("currency")?));
     let parts = [
-        text("title").or_else(|| text("id")).map(str::to_owned),
-        number("price_msat").map(show::sat),
+        text("title").or_else(|| text("id")).or_else(|| text("offer_id")).map(str::to_owned),
+        number("price_msat").map(show::sat).or_else(amount),
         number("uses").map(|uses| format!("{uses} uses")),
         number("seconds").map(|seconds| format!("{seconds} s")),
+        text("duration").map(str::to_owned),
+        number("balance").map(|balance| format!("{balance} units")),
+        methods(offer),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ").chars().take(200).collect()
+}
+
+/// How an offer can be paid: names in version 0.2.2, objects in 1.0.
+fn methods(offer: &Value) -> Option<String> {
+    let methods = offer.get("payment_methods")?.as_array()?;
+    let name =
+        |method: &Value| Some(method.as_str().or_else(|| method.get("payment_type")?.as_str())?.to_owned());
+    let names: Vec<_> = methods.iter().filter_map(name).collect();
+    (!names.is_empty()).then(|| format!("by {}", names.join(" or ")))
 }
 
 pub(crate) fn name(limit: Limit) -> &'static str {
@@ -134,5 +148,34 @@ impl Wallet for NoWallet {
 
     async fn status(&self, _: PaymentHash) -> Result<PaymentStatus, BackendError> {
         Ok(PaymentStatus::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_of_every_form_are_described() {
+        for (offer, said) in [
+            (json!({"id": "a", "price_msat": 21_000, "uses": 5, "seconds": 60}), "a, 21 sat, 5 uses, 60 s"),
+            (
+                json!({"id": "offer_1", "title": "Monthly", "amount": 1500, "currency": "EUR", "type": "subscription",
+                    "duration": "1 month", "payment_methods": ["credit_card", "lightning"]}),
+                "Monthly, 1500 EUR, 1 month, by credit_card or lightning",
+            ),
+            (
+                json!({"offer_id": "offer_2", "amount": 100, "currency": "USD", "type": "top-up", "balance": 1}),
+                "offer_2, 100 USD, 1 units",
+            ),
+            (
+                json!({"id": "3", "amount": 1.5, "currency": "USD",
+                    "payment_methods": [{"payment_type": "Stripe"}, {"payment_type": 7}, null]}),
+                "3, 1.5 USD, by Stripe",
+            ),
+            (json!([]), ""),
+        ] {
+            assert_eq!(describe(&offer), said);
+        }
     }
 }
