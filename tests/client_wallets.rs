@@ -410,7 +410,7 @@ async fn a_code_of_nip_47_says_whether_something_may_have_been_sent() {
         ("OF_ITS_OWN", Uncertain),
     ] {
         let relay = Relay::start().await;
-        let service = NwcService::bending(&relay, move |method, answer| {
+        let service = NwcService::bending(&relay, move |method, _| {
             let answer =
                 if method == "pay_invoice" { failure(method, code) } else { failure(method, "NOT_FOUND") };
             Some(answer.to_string())
@@ -482,7 +482,7 @@ async fn a_payment_whose_answer_says_too_little_is_looked_up() {
 }
 
 #[tokio::test]
-async fn a_relay_that_refuses_a_request_may_have_passed_it_on() {
+async fn a_connection_that_breaks_after_the_wallet_paid_leaves_doubt() {
     let relay = Relay::start().await;
     let service =
         NwcService::bending(&relay, |method, answer| (method != "pay_invoice").then(|| answer.to_string()))
