@@ -5,7 +5,6 @@
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[path = "support/servers.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod servers;
 #[path = "support/svc.rs"]
 mod svc;

@@ -16,9 +16,9 @@ use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use l402::checkout::CheckoutConfig;
-use l402::client::{PayErrorKind, PaymentRequest, Wallet as _};
+use l402::client::{Client, ErrorKind, PayErrorKind, PaymentRequest, Wallet as _};
 use l402::{
     Access, BackendError, BackendErrorKind, Cause, Challenge, Clock as _, DAY, FixedClock, Gate, Grant, HOUR,
     InvoiceState, Issuer, KeyRing, L402Layer, LnurlBackend, LnurlConfig, MemoryLedger, Network, Offer,
@@ -282,6 +282,33 @@ async fn lnbits_keeps_the_contract_of_a_wallet_and_pays_the_gate() {
     assert_eq!(paid.fee_msat, 0, "on the server's own books");
     let response = shop.get(Some(&challenge.token().credential(&paid.preimage))).await;
     assert_eq!((response.status().as_u16(), &**response.body()), (200, &b"sun, 2 left"[..]));
+}
+
+#[tokio::test]
+#[ignore = "needs tests/lnbits/run"]
+async fn the_paying_client_buys_by_a_wallet_of_lnbits() {
+    let lnbits = Lnbits::from_env();
+    let shop = Shop::sells(lnbits.backend()).await;
+    let client = Client::new(lnbits.shared_wallet());
+    for left in [2, 1, 0, 2] {
+        let paid = client.pay(&shop.url, 30_000).await.unwrap();
+        assert_eq!(&**paid.response.body(), format!("sun, {left} left").as_bytes());
+        let cost_msat = paid.receipt.map_or(0, |receipt| receipt.cost_msat());
+        let is_expected = cost_msat == 21_000 && left == 2 || cost_msat == 0 && left < 2;
+        assert!(is_expected, "{cost_msat} msat, {left} left");
+    }
+    assert_eq!(client.payer().spent().await.unwrap().total_msat, 42_000);
+    // What it paid elsewhere is no proof for another seller.
+    let challenge = shop.challenge().await;
+    let payment = PaymentRequest::new(challenge.invoice(), hash(&challenge), 21_000);
+    lnbits.shared_wallet().pay(&payment).await.unwrap();
+    let asks = format!(r#"L402 token="another", invoice="{}""#, challenge.invoice());
+    let thief =
+        Router::new().fallback(async move || (StatusCode::PAYMENT_REQUIRED, [(WWW_AUTHENTICATE, asks)]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, thief).await.unwrap() });
+    assert_eq!(client.get(url).await.unwrap_err().kind(), ErrorKind::InvoiceUsed);
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ impl Payer {
     }
 
     /// Keeps tokens, payments and what was spent here. Whoever shares the store
-    /// shares the sums, and so the budget.
+    /// shares the sums, and so the budget, and has to share the wallet: what was
+    /// begun is looked up there, and paid where it was not.
     pub fn with_store(mut self, store: impl TokenStore + 'static) -> Self {
         self.store = Arc::new(store);
         self.known = Arc::default();

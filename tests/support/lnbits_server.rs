@@ -59,6 +59,11 @@ impl Lnbits {
         self.wallet_with_key(&self.seller)
     }
 
+    /// One that others spend from meanwhile.
+    pub fn shared_wallet(&self) -> LnbitsWallet {
+        self.wallet_with_key(&self.payer)
+    }
+
     pub fn wallet_with_key(&self, key: &str) -> LnbitsWallet {
         LnbitsWallet::new(LnbitsConfig::new(&self.url, Network::Bitcoin, key)).unwrap()
     }

@@ -8,10 +8,11 @@ use std::time::Instant;
 use axum::Router;
 use axum::routing::get;
 use http::{HeaderValue, StatusCode};
+use l402::client::Client;
 use l402::{
     Access, DAY, Gate, Grant, Issuer, KeyRing, L402Layer, MemoryLedger, Network, Offer, Price, RootKey,
 };
-use l402_lightning::{Answer, LdkBackend, Lightning, PayError, lightning, serve};
+use l402_lightning::{Answer, LdkBackend, LdkWallet, Lightning, PayError, lightning, serve};
 use ldk_node::lightning_invoice::Bolt11Invoice;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -84,6 +85,14 @@ async fn main() -> Result<()> {
     let preimage = payer.pay(fresh.invoice()).await.map_err(|error| format!("not paid: {error:?}"))?;
     println!("   paid after {} ms", sent.elapsed().as_millis());
     ask(Some(&fresh.token().credential(&preimage))).await;
+
+    println!("\n7. Leave all of that to the paying client: 30 sat at most.");
+    let client = Client::new(LdkWallet::new(payer.ldk.clone()));
+    for _ in 0..2 {
+        let paid = client.pay(format!("http://{address}/forecast"), 30_000).await?;
+        println!("   < {} {}", paid.response.status(), String::from_utf8_lossy(paid.response.body()));
+        println!("   paid {} msat", paid.receipt.map_or(0, |receipt| receipt.cost_msat()));
+    }
 
     println!("\nThe payments are real Lightning HTLCs between two LDK nodes over loopback;");
     println!("the chain underneath is a fixture.");

@@ -54,6 +54,10 @@ impl Shop {
         l402_lightning::get(self.address, "/forecast", credential).await
     }
 
+    pub fn url(&self) -> String {
+        format!("http://{}/forecast", self.address)
+    }
+
     /// How often the handler was called.
     pub fn served(&self) -> usize {
         self.served.load(Ordering::SeqCst)
