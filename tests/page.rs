@@ -49,7 +49,8 @@ impl Site {
         // What the inner service sees of the headers.
         let inner = |headers: HeaderMap| async move {
             let seen = headers.iter().filter(|(name, _)| *name == "cookie" || *name == "authorization");
-            seen.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect::<String>()
+            seen.flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\n"])
+                .collect::<String>()
         };
         let app = Router::new()
             .route("/paper", any(inner).layer(L402Layer::new(paper)))
@@ -94,7 +95,7 @@ impl Site {
 }
 
 fn form(fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
     fields.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&")
 }
 
@@ -256,9 +257,9 @@ async fn the_page_loads_nothing_and_allows_itself_alone() {
 async fn the_page_is_small() {
     let site = Site::open().await;
     let page = site.page("/paper").await;
-    let size = without(page.text(), "<svg", "</svg>").len();
-    println!("{size} bytes, and {} with the QR code", page.body.len());
-    assert!(size < 24 * 1024, "{size} bytes");
+    let bare = without(page.text(), "<svg", "</svg>").len();
+    println!("{bare} bytes, and {} with the QR code", page.body.len());
+    assert!(bare < 24 * 1024, "{bare} bytes");
     assert!(page.body.len() < 64 * 1024, "{} bytes", page.body.len());
 }
 

@@ -129,7 +129,7 @@ pub fn answer(status: u16, lines: &[String], body: &str) -> Vec<u8> {
 
 /// The head of an answer whose body ends with the connection.
 pub fn head(status: u16, lines: &[String]) -> String {
-    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
     format!("HTTP/1.1 {status} Whatever\r\nconnection: close\r\n{lines}\r\n")
 }
 
