@@ -595,7 +595,7 @@ impl Wallet for Broken {
 async fn a_wallet_that_breaks_ends_in_an_error_and_leaves_its_reservation() {
     let server = Villain::new(|_, said| Reply::Says(sells(said))).await;
     for (pays, says, kind, reserved) in [
-        (Breaks::Not, Breaks::Hangs, ErrorKind::Wallet, 0),
+        (Breaks::Not, Breaks::Hangs, ErrorKind::PaymentFailed, 0),
         (Breaks::Not, Breaks::Panics, ErrorKind::Uncertain, 0),
         (Breaks::Hangs, Breaks::Not, ErrorKind::Uncertain, 26_210),
         (Breaks::Panics, Breaks::Not, ErrorKind::Uncertain, 26_210),
