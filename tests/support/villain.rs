@@ -129,8 +129,9 @@ pub fn answer(status: u16, lines: &[String], body: &str) -> Vec<u8> {
 
 /// The head of an answer whose body ends with the connection.
 pub fn head(status: u16, lines: &[String]) -> String {
-    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-    format!("HTTP/1.1 {status} Whatever\r\nconnection: close\r\n{lines}\r\n")
+    let start = format!("HTTP/1.1 {status} Whatever\r\nconnection: close");
+    let lines = lines.iter().map(String::as_str);
+    [std::iter::once(&*start).chain(lines).collect::<Vec<_>>().join("\r\n"), "\r\n\r\n".to_owned()].concat()
 }
 
 /// A line that asks for a payment.
