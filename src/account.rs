@@ -60,9 +60,9 @@ impl Gate {
     }
 
     async fn left(&self, head: &mut Parts) -> Result<Response<Bytes>, Refused> {
-        let presented = credential::take(&mut head.headers)?;
-        let ruling = self.0.rule(presented.as_ref(), head)?;
-        self.0.confirm(&ruling).await?;
+        let presented = credential::take(&mut head.headers, self.0.issuer.takes_bearers())?;
+        let mut ruling = self.0.rule(presented.as_ref(), head)?;
+        self.0.confirm(&mut ruling).await?;
         let (token, debit) = ruling.into_token();
         let token = token.ok_or(Refusal::MissingCredential)?;
         let units = match debit {

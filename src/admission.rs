@@ -78,6 +78,8 @@ impl Admission {
             gate: gate.clone(),
             // What is free by the request may cost the next client.
             is_private: grant.basis().is_private() || gate.0.is_priced_by_request(),
+            #[cfg(feature = "page")]
+            by_cookie: grant.presented.as_ref().is_some_and(crate::credential::Presented::is_cookie),
             remaining: grant.remaining(),
             use_: reserved.map(|(mut reservation, debit)| {
                 reservation.on_drop(OnDrop::Commit);
@@ -124,6 +126,8 @@ impl Admission {
 pub(crate) struct Settlement {
     gate: Gate,
     is_private: bool,
+    #[cfg(feature = "page")]
+    by_cookie: bool,
     remaining: Option<u64>,
     use_: Option<Use>,
 }
@@ -157,7 +161,7 @@ impl Settlement {
     /// is what costs.
     pub(crate) fn until_response(&mut self) {
         self.on_drop(|gate, debit| {
-            let spent = debit.limit == 1 || matches!(gate.0.charge_on, ChargeOn::Admission);
+            let spent = debit.sold == 1 || matches!(gate.0.charge_on, ChargeOn::Admission);
             if spent { OnDrop::Commit } else { OnDrop::Release }
         });
     }
@@ -204,6 +208,10 @@ impl Settlement {
         if self.is_private {
             keep_private(&mut head.headers);
         }
+        #[cfg(feature = "page")]
+        if self.by_cookie {
+            vary(&mut head.headers, "Cookie");
+        }
         Response::from_parts(head, body)
     }
 }
@@ -213,7 +221,7 @@ fn rate_limit(headers: &mut HeaderMap, gate: &Gate, debit: &Debit, left: u64) {
     let service = &gate.0.service;
     let seconds = debit.valid_until.saturating_sub(unix(gate.0.issuer.0.clock.now()));
     let fields = [
-        ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.limit.min(debit.ceiling))),
+        ("ratelimit-policy", format!(r#""{service}";q={}"#, debit.sold.min(debit.ceiling).max(left))),
         ("ratelimit", format!(r#""{service}";r={left};t={seconds}"#)),
     ];
     for (name, value) in fields {
@@ -243,13 +251,17 @@ fn keep_private(headers: &mut HeaderMap) {
         HeaderValue::from_static("private")
     };
     headers.insert(CACHE_CONTROL, cache_control);
+    vary(headers, "Authorization");
+}
 
+/// Says that the response depends on this header.
+fn vary(headers: &mut HeaderMap, on: &'static str) {
     let names = |value: &HeaderValue| {
         let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"authorization"))
+        names.any(|name| name == b"*" || name.eq_ignore_ascii_case(on.as_bytes()))
     };
     if !headers.get_all(VARY).iter().any(names) {
-        headers.append(VARY, HeaderValue::from_static("Authorization"));
+        headers.append(VARY, HeaderValue::from_static(on));
     }
 }
 

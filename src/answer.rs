@@ -83,6 +83,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     grpc_protocol(headers) == Some("application/grpc")
 }
 
+/// Whether the answer has no body to list offers in.
+#[cfg(feature = "offers")]
+pub(crate) fn is_grpc_call(head: &Parts) -> bool {
+    grpc_content_type(head).is_some()
+}
+
 /// The content type of the answer to a gRPC call, which is of the same
 /// protocol as the call; `None` for any other request.
 fn grpc_content_type(head: &Parts) -> Option<&'static str> {
@@ -120,7 +126,7 @@ pub(crate) fn respond(
     let grpc = grpc_content_type(head);
     let mut response = match grpc {
         Some(content_type) => trailers_only(content_type, &refusal),
-        None => problem(gate, head, status, &refusal, sold),
+        None => body(gate, head, status, &refusal, sold),
     };
 
     let headers = response.headers_mut();
@@ -154,10 +160,17 @@ pub(crate) fn respond(
 fn tell(gate: &GateInner, refused: &Refused, sold: Option<&Sold>) {
     let (events, service) = (&gate.issuer.0.events, &*gate.service);
     events.refused(service, &refused.refusal, refused.cause.as_ref());
-    if let Some(Sold { offer, amount_msat, payment_hash, is_repeated, .. }) = sold {
-        let (amount_msat, payment_hash, is_repeated) = (*amount_msat, *payment_hash, *is_repeated);
-        events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated });
+    if let Some(sold) = sold {
+        tell_challenge(gate, sold);
     }
+}
+
+/// Tells of an invoice that a client is handed.
+pub(crate) fn tell_challenge(gate: &GateInner, sold: &Sold) {
+    let service = &*gate.service;
+    let Sold { offer, amount_msat, payment_hash, is_repeated, .. } = sold;
+    let (amount_msat, payment_hash, is_repeated) = (*amount_msat, *payment_hash, *is_repeated);
+    gate.issuer.0.events.tell(|| Event::Challenge { service, offer, amount_msat, payment_hash, is_repeated });
 }
 
 /// A gRPC response without a body: the status stands in the headers.
@@ -177,6 +190,21 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
     trailers
 }
 
+/// The body for a program, or for the person behind a browser.
+fn body(
+    gate: &GateInner,
+    head: &Parts,
+    status: StatusCode,
+    refusal: &Refusal,
+    sold: Option<&Sold>,
+) -> Response<Bytes> {
+    #[cfg(feature = "page")]
+    if let Some(page) = sold.and_then(|sold| crate::page::answer(gate, head, sold)) {
+        return page;
+    }
+    problem(gate, head, status, refusal, sold)
+}
+
 /// An `application/problem+json` body (RFC 9457). Everything of ours stands in
 /// the member `l402`, so that it collides with nobody's.
 fn problem(
@@ -193,6 +221,8 @@ fn problem(
         detail: refusal.detail(),
         code: refusal.code(),
         l402: sold.map(|sold| Terms::new(gate, head, sold)),
+        #[cfg(feature = "offers")]
+        listing: sold.and_then(|sold| sold.listing.as_deref()),
     };
     let json = serde_json::to_vec(&body).expect("strings and numbers serialize");
     let mut response = Response::new(json.into());
@@ -210,6 +240,10 @@ struct Problem<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     l402: Option<Terms<'a>>,
+    /// What a checkout sells: its members collide with none of these.
+    #[cfg(feature = "offers")]
+    #[serde(flatten)]
+    listing: Option<&'a crate::checkout::Listing>,
 }
 
 /// The challenge once more, for programs that read bodies.
@@ -278,7 +312,7 @@ impl<'a> Terms<'a> {
             pay_by: sold.pay_by,
             valid_until: sold.valid_until,
             retry: "pay the invoice, then send `Authorization: L402 <token>:<preimage in hex>`",
-            offers: gate.sellable(head).map(|offer| Listed::new(offer, sold)).collect(),
+            offers: gate.sellable(head).into_iter().flatten().map(|offer| Listed::new(offer, sold)).collect(),
         }
     }
 }

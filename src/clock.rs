@@ -74,6 +74,18 @@ pub(crate) fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// A duration in words: `30 days`, `1 hour`.
+#[cfg(any(feature = "offers", feature = "page"))]
+pub(crate) fn duration(seconds: u64) -> String {
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| seconds % unit == 0).expect("all are whole seconds");
+    match seconds / unit {
+        1 => format!("1 {name}"),
+        n => format!("{n} {name}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +103,19 @@ mod tests {
             Ordering::Relaxed,
         );
         assert!(SystemClock.now() >= last + Duration::from_millis(50));
+    }
+
+    #[cfg(any(feature = "offers", feature = "page"))]
+    #[test]
+    fn durations_are_told_in_the_largest_whole_unit() {
+        for (seconds, text) in [
+            (1, "1 second"),
+            (90, "90 seconds"),
+            (60, "1 minute"),
+            (5400, "90 minutes"),
+            (2_592_000, "30 days"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
     }
 }

@@ -3,13 +3,19 @@
 //! ```text
 //! Authorization        = credential *( "," credential )
 //! credential           = ( "L402" / "LSAT" ) 1*SP token [ ":" preimage ]   ; scheme in any case
+//!                      / "Bearer" 1*SP token                 ; where the issuer has a checkout
 //! token                = base64, either alphabet, padded or not, canonical
 //! preimage             = 64HEXDIG
 //! Macaroon, Grpc-Metadata-Macaroon, Token = hex of a macaroon with a `preimage=` caveat
 //! ```
 //!
+//! With the feature `page` a gate that has a page also reads the cookie that the
+//! page's form sets (`cookie.rs`), where a request says nothing else.
+//!
 //! A token without a preimage is read, and refused by every issuer that was not
-//! told to admit it (`IssuerBuilder::with_settled_tokens`).
+//! told to admit it (`IssuerBuilder::with_settled_tokens`), but for one of an
+//! account, which never has a preimage. Such a token alone is also what a
+//! `Bearer` line may carry: any other `Bearer` is somebody else's.
 //!
 //! A request may present its credential several times, as clients do that send
 //! an `L402` and an `LSAT` line. Two different ones are refused. Credentials
@@ -20,6 +26,9 @@
 //! ([`read`]), so that what was authenticated is what is metered, and neither
 //! the handler nor the user's closures see a secret.
 
+#[cfg(feature = "page")]
+mod cookie;
+
 use std::fmt;
 use std::str;
 
@@ -28,12 +37,15 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::caveat::Caveat;
-use crate::macaroon::{MAX_MACAROON, Macaroon};
+use crate::macaroon::{FORMAT_ACCOUNT, MAX_MACAROON, Macaroon};
 use crate::preimage::Preimage;
 use crate::refusal::{Malformed, Refusal};
+
+#[cfg(feature = "page")]
+pub(crate) use cookie::{cookie_name, take_cookie};
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -74,15 +86,22 @@ pub(crate) struct Presented {
 enum Form {
     /// `token:preimage` in this part of the value.
     Pair { start: usize, end: usize },
+    /// `token` of an account, behind `Bearer`.
+    Bearer { start: usize, end: usize },
     /// The hex of a macaroon with its preimage.
     Hex,
+    /// `token:preimage`, kept by a browser and shown without being asked.
+    #[cfg(feature = "page")]
+    Cookie,
 }
 
 impl Form {
     fn text(self, value: &HeaderValue) -> &[u8] {
         match self {
-            Self::Pair { start, end } => &value.as_bytes()[start..end],
+            Self::Pair { start, end } | Self::Bearer { start, end } => &value.as_bytes()[start..end],
             Self::Hex => value.as_bytes(),
+            #[cfg(feature = "page")]
+            Self::Cookie => value.as_bytes(),
         }
     }
 }
@@ -103,9 +122,9 @@ pub(crate) struct Credential<'b> {
 
 /// Takes the credential out of the headers. Where it cannot be told what to
 /// take, the values are marked sensitive: whoever prints the headers does not
-/// print them.
-pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
-    let taken = take_out(headers);
+/// print them. `bearers` says whether tokens of accounts come as `Bearer` too.
+pub(crate) fn take(headers: &mut HeaderMap, bearers: bool) -> Result<Option<Presented>, Refusal> {
+    let taken = take_out(headers, bearers);
     if taken.is_err() {
         let holds_credentials = |name: &HeaderName| *name == AUTHORIZATION || HEX_HEADERS.contains(name);
         let values = headers.iter_mut().filter(|(name, _)| holds_credentials(name));
@@ -117,15 +136,16 @@ pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal
 /// Whether the headers hold a credential of ours, or what begins like one.
 #[cfg(feature = "client")]
 pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
-    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    let is_ours =
+        |value: &HeaderValue| split(value.as_bytes(), true).any(|part| matches!(part, Part::Ours(_)));
     headers.get_all(AUTHORIZATION).iter().any(is_ours)
         || HEX_HEADERS.iter().any(|name| headers.get_all(name).iter().any(is_l402_macaroon))
 }
 
 /// Takes the credential out of the headers of a request that passes without
 /// being judged; and where it cannot be told what to take, all that may hold one.
-pub(crate) fn discard(headers: &mut HeaderMap) {
-    if take_out(headers).is_err() {
+pub(crate) fn discard(headers: &mut HeaderMap, bearers: bool) {
+    if take_out(headers, bearers).is_err() {
         headers.remove(AUTHORIZATION);
         for name in &HEX_HEADERS {
             headers.remove(name);
@@ -133,8 +153,8 @@ pub(crate) fn discard(headers: &mut HeaderMap) {
     }
 }
 
-fn take_out(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
-    let mut found = Found::default();
+fn take_out(headers: &mut HeaderMap, bearers: bool) -> Result<Option<Presented>, Refusal> {
+    let mut found = Found { bearers, ..Found::default() };
     for value in headers.get_all(AUTHORIZATION) {
         found.line(value)?;
     }
@@ -152,7 +172,7 @@ fn take_out(headers: &mut HeaderMap) -> Result<Option<Presented>, Refusal> {
         return Ok(Some(Presented { value, form }));
     }
     let presented = Presented { value: value.clone(), form };
-    remove(headers);
+    remove(headers, bearers);
     Ok(Some(presented))
 }
 
@@ -161,7 +181,10 @@ impl Presented {
     pub(crate) fn put_back(&self, headers: &mut HeaderMap) {
         let text = self.form.text(&self.value);
         let (name, value) = match self.form {
-            Form::Pair { .. } => (AUTHORIZATION, HeaderValue::from_bytes(&[b"L402 ", text].concat())),
+            Form::Pair { .. } => (AUTHORIZATION, authorization("L402 ", text)),
+            #[cfg(feature = "page")]
+            Form::Cookie => (AUTHORIZATION, authorization("L402 ", text)),
+            Form::Bearer { .. } => (AUTHORIZATION, authorization("Bearer ", text)),
             Form::Hex => (HEX_HEADERS[0].clone(), HeaderValue::from_bytes(text)),
         };
         let mut value = value.expect("a part of a header value is one");
@@ -170,19 +193,24 @@ impl Presented {
     }
 }
 
+fn authorization(scheme: &str, text: &[u8]) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_bytes(&[scheme.as_bytes(), text].concat())
+}
+
 /// The credentials of a request: all the same, or it is refused.
 #[derive(Default)]
 struct Found<'h> {
     first: Option<(&'h HeaderValue, Form)>,
     count: usize,
+    bearers: bool,
 }
 
 impl<'h> Found<'h> {
     fn line(&mut self, value: &'h HeaderValue) -> Result<(), Refusal> {
         let line = value.as_bytes();
-        let mut parts = split(line).filter(|part| !matches!(part, Part::Empty)).peekable();
+        let mut parts = split(line, self.bearers).filter(|part| !matches!(part, Part::Empty)).peekable();
         while let Some(part) = parts.next() {
-            let Part::Ours { start, end } = part else { continue };
+            let Part::Ours(form) = part else { continue };
             if line.len() > MAX_LINE || memchr::memchr_iter(b',', line).count() >= MAX_PARTS {
                 return Err(Malformed::TooLong.into());
             }
@@ -190,7 +218,7 @@ impl<'h> Found<'h> {
             if matches!(parts.peek(), Some(Part::Continued)) {
                 return Err(Malformed::SeveralTokens.into());
             }
-            self.add(value, Form::Pair { start, end })?;
+            self.add(value, form)?;
         }
         Ok(())
     }
@@ -222,14 +250,14 @@ impl<'h> Found<'h> {
         let line = lines.next();
         self.count == 1
             && lines.next().is_none()
-            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. }))) if std::ptr::eq(line, value) && memchr::memchr(b',', line.as_bytes()).is_none())
+            && matches!((line, self.first), (Some(line), Some((value, Form::Pair { .. } | Form::Bearer { .. }))) if std::ptr::eq(line, value) && memchr::memchr(b',', line.as_bytes()).is_none())
     }
 }
 
 /// A part of an Authorization line between commas.
 enum Part {
-    /// `token:preimage` of one of our schemes.
-    Ours { start: usize, end: usize },
+    /// A credential of ours.
+    Ours(Form),
     /// The beginning of a credential of another scheme.
     Foreign,
     /// No scheme: what goes on from the part before it.
@@ -238,12 +266,12 @@ enum Part {
     Empty,
 }
 
-fn split(line: &[u8]) -> impl Iterator<Item = Part> {
+fn split(line: &[u8], bearers: bool) -> impl Iterator<Item = Part> {
     let mut start = 0;
     memchr::memchr_iter(b',', line).chain([line.len()]).map(move |comma| {
         let range = trim(line, start, comma);
         start = comma + 1;
-        classify(line, range)
+        classify(line, range, bearers)
     })
 }
 
@@ -259,29 +287,46 @@ fn trim(line: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
     (start, end)
 }
 
-fn classify(line: &[u8], (start, end): (usize, usize)) -> Part {
+fn classify(line: &[u8], (start, end): (usize, usize), bearers: bool) -> Part {
     let part = &line[start..end];
     if part.is_empty() {
         return Part::Empty;
     }
     let Some(space) = part.iter().take(64).position(|byte| *byte == b' ') else {
         let bare = part.eq_ignore_ascii_case(b"L402") || part.eq_ignore_ascii_case(b"LSAT");
-        return if bare { Part::Ours { start: end, end } } else { Part::Continued };
+        return if bare { Part::Ours(Form::Pair { start: end, end }) } else { Part::Continued };
     };
     let scheme = &part[..space];
-    if !scheme.eq_ignore_ascii_case(b"L402") && !scheme.eq_ignore_ascii_case(b"LSAT") {
-        return Part::Foreign;
-    }
     let spaces = part[space..].iter().take_while(|byte| **byte == b' ').count();
-    Part::Ours { start: start + space + spaces, end }
+    let start = start + space + spaces;
+    if scheme.eq_ignore_ascii_case(b"L402") || scheme.eq_ignore_ascii_case(b"LSAT") {
+        Part::Ours(Form::Pair { start, end })
+    } else if bearers && scheme.eq_ignore_ascii_case(b"Bearer") && is_account_token(&line[start..end]) {
+        Part::Ours(Form::Bearer { start, end })
+    } else {
+        Part::Foreign
+    }
 }
 
-fn remove(headers: &mut HeaderMap) {
+/// Whether this is the base64 of a token of an account.
+fn is_account_token(text: &[u8]) -> bool {
+    // Before any work: V2, and an identifier of 66 bytes without a location.
+    if text.len() > MAX_BASE64 || !text.starts_with(b"AgJC") {
+        return false;
+    }
+    let mut buffer = [0; MAX_MACAROON];
+    decode_base64(text, &mut buffer)
+        .and_then(|bytes| Macaroon::decode(bytes).ok())
+        .is_some_and(|macaroon| macaroon.identifier().token_id.format() == FORMAT_ACCOUNT)
+}
+
+fn remove(headers: &mut HeaderMap, bearers: bool) {
     let lines = headers.get_all(AUTHORIZATION);
-    let is_ours = |value: &HeaderValue| split(value.as_bytes()).any(|part| matches!(part, Part::Ours { .. }));
+    let is_ours =
+        |value: &HeaderValue| split(value.as_bytes(), bearers).any(|part| matches!(part, Part::Ours(_)));
     let mut kept = Vec::new();
     if lines.iter().any(|value| !is_ours(value) || value.as_bytes().contains(&b',')) {
-        kept = lines.iter().filter_map(without_ours).collect();
+        kept = lines.iter().filter_map(|value| without_ours(value, bearers)).collect();
     }
     headers.remove(AUTHORIZATION);
     for value in kept {
@@ -302,14 +347,14 @@ fn remove(headers: &mut HeaderMap) {
 
 /// The line without our credentials, or `None` if nothing else stood there.
 /// What is left keeps its bytes: it may be signed, or a quoted text.
-fn without_ours(value: &HeaderValue) -> Option<HeaderValue> {
+fn without_ours(value: &HeaderValue, bearers: bool) -> Option<HeaderValue> {
     let line = value.as_bytes();
-    let is_ours = |part: &Part| matches!(part, Part::Ours { .. });
-    if !split(line).any(|part| is_ours(&part)) {
+    let is_ours = |part: &Part| matches!(part, Part::Ours(_));
+    if !split(line, bearers).any(|part| is_ours(&part)) {
         return Some(value.clone());
     }
     let mut kept = Vec::new();
-    for (bytes, part) in line.split(|byte| *byte == b',').zip(split(line)) {
+    for (bytes, part) in line.split(|byte| *byte == b',').zip(split(line, bearers)) {
         let leads = kept.is_empty() && matches!(part, Part::Empty);
         if is_ours(&part) || leads {
             continue;
@@ -355,12 +400,14 @@ pub(crate) fn read<'b>(
 
 fn read_text<'b>(text: &[u8], form: Form, buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
     match form {
-        Form::Pair { .. } => read_pair(text, buffer),
+        Form::Pair { .. } | Form::Bearer { .. } => read_pair(text, buffer),
         Form::Hex => read_hex(text, buffer),
+        #[cfg(feature = "page")]
+        Form::Cookie => read_pair(text, buffer),
     }
 }
 
-fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
+pub(crate) fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {
     if text.len() > MAX_PAIR {
         return Err(Malformed::TooLong.into());
     }
@@ -372,12 +419,17 @@ fn read_pair<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<
         }
         None => (text, None),
     };
-    let engine = if memchr::memchr2(b'-', b'_', token).is_some() { &URL_SAFE } else { &STANDARD };
     // What is no token either lacks its preimage first of all.
     let broken = |malformed| if preimage.is_some() { malformed } else { Malformed::NoPreimage };
-    let len = engine.decode_slice(token, buffer).map_err(|_| broken(Malformed::Base64))?;
-    let macaroon = Macaroon::decode(&buffer[..len]).map_err(|_| broken(Malformed::Macaroon))?;
+    let bytes = decode_base64(token, buffer).ok_or_else(|| broken(Malformed::Base64))?;
+    let macaroon = Macaroon::decode(bytes).map_err(|_| broken(Malformed::Macaroon))?;
     Ok(Credential { macaroon, preimage })
+}
+
+fn decode_base64<'b>(token: &[u8], buffer: &'b mut TokenBuffer) -> Option<&'b [u8]> {
+    let engine = if memchr::memchr2(b'-', b'_', token).is_some() { &URL_SAFE } else { &STANDARD };
+    let len = engine.decode_slice(token, buffer).ok()?;
+    Some(&buffer[..len])
 }
 
 fn read_hex<'b>(text: &[u8], buffer: &'b mut TokenBuffer) -> Result<Credential<'b>, Refusal> {

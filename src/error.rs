@@ -33,9 +33,15 @@ pub enum ErrorKind {
     TokenStore,
     /// The addresses of trusted proxies cannot be read, or are everybody's.
     Proxies,
+    /// The route of the page is no path, or a gate has a page and its issuer no route.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    Page,
     /// A payment backend is not configured as it has to be: an address, a file,
     /// a credential, or a settlement that it cannot tell of.
     Backend,
+    /// A checkout or one of its payment methods is not configured as it has to be.
+    Checkout,
 }
 
 impl Error {

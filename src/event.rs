@@ -17,6 +17,7 @@
 //! | `refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `would have refused` | error, warn or debug | `service`, `code`, `cause`, `more` |
 //! | `settled` | debug | `service`, `units`, `charged` |
+//! | `payment` | warn where money came in and nothing is credited, else info | `method`, `payment`, `service`, `offer`, `outcome` |
 //! | `looked up` | debug | `payment_hash`, `state` |
 //! | `backend call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
 //! | `ledger call` | warn where it gave an error, else trace | `call`, `outcome`, `latency_us`, `cause`, `more` |
@@ -25,6 +26,9 @@
 //! | `dry run` | warn, once per gate | `service` |
 //! | `handler without a gate` | error | `cause`, `more` |
 //! | what the crate otherwise says on standard error | warn, once per issuer | |
+//!
+//! Where nobody has subscribed by then, the last three stand on standard error,
+//! the handler without a gate once.
 //!
 //! A refusal of class 500, where the server is built wrong, is an error; one
 //! because backend, ledger or price source is out is a warning; and all others,
@@ -174,6 +178,24 @@ pub enum Event<'a> {
         /// made or looked up at once) or `pass_rate`.
         limit: &'static str,
     },
+    /// A webhook told of a payment at a checkout. A webhook that is sent again is
+    /// told again.
+    #[cfg(feature = "offers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+    #[non_exhaustive]
+    Payment {
+        /// The name of the payment method.
+        method: &'a str,
+        /// The provider's id of the payment.
+        payment: &'a str,
+        /// The name of the service that is sold; `None` where the order is not
+        /// this server's.
+        service: Option<&'a str>,
+        /// The id of the offer that is sold.
+        offer: Option<&'a str>,
+        /// What became of it.
+        outcome: PaymentOutcome,
+    },
     /// The number of invoices that a gate keeps
     /// [ready](crate::GateBuilder::with_invoice_pool) changed. One that has grown
     /// too old is counted until the next challenge throws it away.
@@ -188,6 +210,59 @@ pub enum Event<'a> {
         /// How many more than before.
         change: i64,
     },
+}
+
+/// What became of a payment, as [`Event::Payment`] tells it.
+#[cfg(feature = "offers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PaymentOutcome {
+    /// It settled, and its order is credited.
+    Settled,
+    /// It was begun.
+    Pending,
+    /// It failed.
+    Failed,
+    /// Less was paid than the order is for: **nothing is credited**, and the money
+    /// has to be given back by hand.
+    Underpaid,
+    /// As `Underpaid`, in another currency.
+    WrongCurrency,
+    /// It settled when what it buys has expired: **nothing is credited**, and the
+    /// money has to be given back by hand.
+    TooLate,
+    /// It was given back, and what it bought is revoked.
+    Refunded,
+    /// It is disputed, and what it bought is revoked.
+    Disputed,
+    /// Its order is of a key that this server does not hold: another server's, or
+    /// one from before a restart with a ledger in memory. Nothing is credited.
+    UnknownOrder,
+}
+
+#[cfg(feature = "offers")]
+impl PaymentOutcome {
+    /// A stable name, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+            Self::Underpaid => "underpaid",
+            Self::WrongCurrency => "wrong_currency",
+            Self::TooLate => "too_late",
+            Self::Refunded => "refunded",
+            Self::Disputed => "disputed",
+            Self::UnknownOrder => "unknown_order",
+        }
+    }
+
+    /// Whether money came in for which nobody gets anything.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_amiss(self) -> bool {
+        matches!(self, Self::Underpaid | Self::WrongCurrency | Self::TooLate | Self::UnknownOrder)
+    }
 }
 
 type Hook = dyn Fn(&Event<'_>) + Send + Sync;
@@ -271,7 +346,9 @@ pub(crate) fn in_span<F: Future>(_step: &'static str, _service: &str, part: F) -
 /// A gate that gives everything away was built.
 pub(crate) fn is_in_dry_run(service: &str) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(target: "l402", service, "dry run");
-    #[cfg(not(feature = "tracing"))]
+    if crate::warn::has_log() {
+        tracing::warn!(target: "l402", service, "dry run");
+        return;
+    }
     crate::warn::warn(format_args!("gate `{service}` is in dry run: it gives everything away"));
 }

@@ -1,6 +1,7 @@
 //! Extractors for axum.
 
 use std::convert::Infallible;
+use std::sync::Once;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
@@ -52,15 +53,21 @@ pub struct MissingGate;
 
 impl IntoResponse for MissingGate {
     fn into_response(self) -> Response {
-        #[cfg(feature = "tracing")]
-        crate::log::without_gate(&self);
-        #[cfg(not(feature = "tracing"))]
-        {
-            static SAID: std::sync::Once = std::sync::Once::new();
-            SAID.call_once(|| crate::warn::warn(format_args!("{self}")));
-        }
+        self.tell();
         let mut response = (StatusCode::INTERNAL_SERVER_ERROR, "the server is built wrong").into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl MissingGate {
+    fn tell(self) {
+        static SAID: Once = Once::new();
+        #[cfg(feature = "tracing")]
+        if crate::warn::has_log() {
+            crate::log::without_gate(&self);
+            return;
+        }
+        SAID.call_once(|| crate::warn::warn(format_args!("{self}")));
     }
 }

@@ -24,6 +24,8 @@ use http::{Response, StatusCode};
 use crate::admission::{Admission, ChargeOn};
 use crate::answer::{self, Refused};
 use crate::caveat::Bound;
+#[cfg(feature = "offers")]
+use crate::checkout::Listing;
 use crate::credential::{self, Presented};
 use crate::error::Error;
 use crate::event::{self, Event};
@@ -34,6 +36,7 @@ use crate::ledger::{Debit, Reservation};
 use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
 use crate::price::{Amount, Price, Unit};
+use crate::pricer::PriceError;
 use crate::refusal::Refusal;
 use crate::ruling::{Granted, Ruling};
 use crate::sale;
@@ -72,6 +75,10 @@ pub(crate) struct GateInner {
     pub(crate) free_requests: Option<FreeRequests>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) dry_run: bool,
+    #[cfg(feature = "page")]
+    pub(crate) page: Option<Arc<crate::page::Page>>,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl Gate {
@@ -125,6 +132,10 @@ impl Gate {
 
     /// All of it that needs no waiting.
     pub(crate) fn judge(&self, head: &mut Parts) -> Judged {
+        #[cfg(feature = "page")]
+        let kept = self.0.page.as_ref().and_then(|_| credential::take_cookie(head, &self.0.service));
+        #[cfg(not(feature = "page"))]
+        let kept = None;
         let bearer = match head.extensions.get::<Grant>() {
             // An outer gate took the payment: this one judges the same token
             // again, and takes nothing.
@@ -133,11 +144,11 @@ impl Gate {
                 outer: Some(Outer { taken: outer.taken, remaining: outer.remaining() }),
             },
             Some(outer) if outer.presented.is_some() => Bearer::of(outer.presented.clone()),
-            _ => match credential::take(&mut head.headers) {
-                Ok(presented) => Bearer::of(presented),
+            _ => match credential::take(&mut head.headers, self.0.issuer.takes_bearers()) {
+                Ok(presented) => Bearer::of(presented.or(kept)),
                 Err(refusal) => {
                     if self.0.dry_run {
-                        credential::discard(&mut head.headers);
+                        credential::discard(&mut head.headers, self.0.issuer.takes_bearers());
                     }
                     return self.refuse(head, Bearer::of(None), refusal.into()).into();
                 }
@@ -146,6 +157,16 @@ impl Gate {
         if bearer.outer.is_none() && self.0.lets_pass(head) {
             return Judged::Decided(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
+        #[cfg(feature = "offers")]
+        if bearer.presented.is_none() {
+            if bearer.outer.is_none() {
+                if let Some(subject) = self.0.subject(head) {
+                    return Judged::Undecided(Pending::Subject(bearer, subject));
+                }
+            } else if let Some(granted) = self.0.granted_within(head) {
+                return Judged::Decided(self.admitted(granted, bearer, None));
+            }
+        }
         let passed = match self.0.rule(bearer.presented.as_ref(), head) {
             Ok(ruling) if ruling.must_wait(bearer.outer) => {
                 return Judged::Undecided(Pending::Ruled(bearer, ruling));
@@ -153,6 +174,10 @@ impl Gate {
             Ok(ruling) => self.0.pass(ruling, bearer.outer),
             Err(refused) => Err(refused),
         };
+        #[cfg(all(feature = "offers", feature = "page"))]
+        if let (Err(_), Some(subject)) = (&passed, self.subject_behind(&bearer, head)) {
+            return Judged::Undecided(Pending::Subject(Bearer::of(None), subject));
+        }
         match passed {
             Ok(granted) => Judged::Decided(self.admitted(granted, bearer, None)),
             Err(refused) => self.refuse(head, bearer, refused).into(),
@@ -167,12 +192,27 @@ impl Gate {
     async fn ask(&self, head: &Parts, pending: Pending) -> Decided {
         let unpriced = match pending {
             Pending::Unpriced(unpriced) => unpriced,
-            Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
+            #[cfg(feature = "offers")]
+            Pending::Subject(bearer, subject) => match self.0.take_subject(head, &subject).await {
                 Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
                 Err(refused) => match self.refuse(head, bearer, refused) {
                     Ok(decided) => return decided,
                     Err(unpriced) => unpriced,
                 },
+            },
+            Pending::Ruled(bearer, ruling) => match self.0.take(head, ruling, bearer.outer).await {
+                Ok((granted, reserved)) => return self.admitted(granted, bearer, reserved),
+                Err(refused) => {
+                    #[cfg(all(feature = "offers", feature = "page"))]
+                    if let Some(subject) = self.subject_behind(&bearer, head) {
+                        let pending = Pending::Subject(Bearer::of(None), subject);
+                        return Box::pin(self.ask(head, pending)).await;
+                    }
+                    match self.refuse(head, bearer, refused) {
+                        Ok(decided) => return decided,
+                        Err(unpriced) => unpriced,
+                    }
+                }
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
@@ -183,9 +223,18 @@ impl Gate {
         self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
     }
 
+    /// The user whose browser kept something that does not open this.
+    #[cfg(all(feature = "offers", feature = "page"))]
+    fn subject_behind(&self, bearer: &Bearer, head: &Parts) -> Option<crate::checkout::Subject> {
+        let is_kept = bearer.outer.is_none() && bearer.presented.as_ref().is_some_and(Presented::is_cookie);
+        if is_kept { self.0.subject(head) } else { None }
+    }
+
     /// Without a token that opens it, a request is sold one, or admitted where
     /// it costs nothing.
     fn refuse(&self, head: &Parts, bearer: Bearer, refused: Refused) -> Result<Decided, Box<Unpriced>> {
+        #[cfg(feature = "page")]
+        let refused = bearer.excuse(refused);
         if bearer.outer.is_some() && self.0.lets_pass(head) {
             return Ok(self.admitted(Granted::free(Basis::FreeIf), bearer, None));
         }
@@ -197,7 +246,7 @@ impl Gate {
                 Some(price) => price.map(|price| (offer.clone(), price)),
                 None => return Err(Box::new(Unpriced { bearer, refused, offer: offer.clone() })),
             },
-            Err(unsold) => Err(unsold.into()),
+            Err(unsold) => Err(unsold),
         };
         Ok(self.sell_at(head, bearer, refused, priced))
     }
@@ -218,7 +267,13 @@ impl Gate {
                 self.admitted(Granted::free(Basis::FreeTier), bearer, None)
             }
             Ok(_) if self.0.dry_run => self.answer(head, bearer, refused),
-            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable { refused, offer, price }),
+            Ok((offer, Price::Amount(price))) => Decided::Payable(Payable {
+                refused,
+                offer,
+                price,
+                #[cfg(feature = "offers")]
+                presented: bearer.presented,
+            }),
             Err(unpriced) => self.answer(head, bearer, unpriced),
         }
     }
@@ -239,9 +294,18 @@ impl Gate {
 
     /// Asks the backend for an invoice, and answers with the challenge.
     pub(crate) async fn sell(&self, head: &Parts, payable: Payable) -> Response<Bytes> {
-        let Payable { refused, offer, price } = payable;
+        let Payable { refused, offer, price, .. } = payable;
         let sale = async {
             match sale::sell(&self.0, head, &offer, price).await {
+                #[cfg(feature = "offers")]
+                Ok(mut sold) => {
+                    if !answer::is_grpc_call(head) {
+                        let buyer = self.0.buyer(payable.presented.as_ref(), head);
+                        sold.listing = Listing::new(&self.0, head, buyer, &sold).await.map(Arc::new);
+                    }
+                    answer::respond(&self.0, head, refused, Some(&sold))
+                }
+                #[cfg(not(feature = "offers"))]
                 Ok(sold) => answer::respond(&self.0, head, refused, Some(&sold)),
                 Err(refused) => answer::respond(&self.0, head, refused, None),
             }
@@ -275,6 +339,18 @@ impl Bearer {
     fn of(presented: Option<Presented>) -> Self {
         Self { presented, outer: None }
     }
+
+    /// Nobody chose to show a cookie: one that is broken is as good as none, so
+    /// that its browser is not shut out until it forgets it.
+    #[cfg(feature = "page")]
+    fn excuse(&self, refused: Refused) -> Refused {
+        let broken = refused.refusal.status() == StatusCode::UNAUTHORIZED;
+        if broken && self.presented.as_ref().is_some_and(Presented::is_cookie) {
+            Refusal::MissingCredential.into()
+        } else {
+            refused
+        }
+    }
 }
 
 /// What a gate further out took.
@@ -303,6 +379,9 @@ impl From<Result<Decided, Box<Unpriced>>> for Judged {
 pub(crate) enum Pending {
     /// A credential is good, if pricer, backend and ledger say so too.
     Ruled(Bearer, Ruling),
+    /// The accounts of the application's own user.
+    #[cfg(feature = "offers")]
+    Subject(Bearer, crate::checkout::Subject),
     /// The price of what is to be sold.
     Unpriced(Box<Unpriced>),
 }
@@ -332,13 +411,16 @@ pub(crate) struct Payable {
     refused: Refused,
     offer: Arc<Offer>,
     price: Amount,
+    #[cfg(feature = "offers")]
+    presented: Option<Presented>,
 }
 
 impl GateInner {
     /// The offers whose tokens open this request, the one that is sold first.
-    pub(crate) fn sellable(&self, head: &Parts) -> impl Iterator<Item = &Arc<Offer>> {
-        let units = self.cost.units(head);
-        self.offers.iter().filter(move |offer| opens(offer, self.min_tier, self.capability.as_deref(), units))
+    pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
+        let units = self.cost.units(head)?;
+        let capability = self.capability.as_deref();
+        Ok(self.offers.iter().filter(move |offer| opens(offer, self.min_tier, capability, units)))
     }
 
     /// The first offer that is enough for the gate, whatever a request costs.
@@ -350,9 +432,9 @@ impl GateInner {
     }
 
     /// The offer that this request is sold.
-    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refusal> {
+    fn offer_for(&self, head: &Parts) -> Result<&Arc<Offer>, Refused> {
         // A request that takes more units than any offer has cannot be paid for.
-        self.sellable(head).next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST))
+        self.sellable(head)?.next().ok_or(Refusal::NotForSale(StatusCode::BAD_REQUEST).into())
     }
 
     /// Whether the request is one of those that its client has free, and
@@ -393,7 +475,7 @@ impl GateInner {
                 Price::Free => return None,
             },
         };
-        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.limit.max(1));
+        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.sold.max(1));
         (price.unit() == Unit::Msat).then(|| u64::try_from(msat).unwrap_or(u64::MAX))
     }
 

@@ -16,6 +16,7 @@ use crate::limit::{FreeRequests, Level, Pool};
 use crate::name;
 use crate::offer::Offer;
 use crate::price::{Price, Unit};
+use crate::pricer::PriceError;
 use crate::sale;
 
 /// Longest token that is sold, in bytes. A challenge carries it twice, with an
@@ -45,6 +46,10 @@ pub struct GateBuilder {
     free_requests: Option<FreeRequests>,
     pool_size: usize,
     dry_run: bool,
+    #[cfg(feature = "page")]
+    page: Option<Arc<crate::page::Page>>,
+    #[cfg(feature = "offers")]
+    pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
 
 impl GateBuilder {
@@ -64,6 +69,10 @@ impl GateBuilder {
             free_requests: None,
             pool_size: 0,
             dry_run: false,
+            #[cfg(feature = "page")]
+            page: None,
+            #[cfg(feature = "offers")]
+            subject: None,
         }
     }
 
@@ -110,7 +119,7 @@ impl GateBuilder {
 
     /// How many units of a counted token a request takes, from its head
     /// (without the credential). A request that takes 0 units still needs a
-    /// token that is good.
+    /// token that is good. Where the closure panics, the answer is 500.
     pub fn with_cost_fn(mut self, units: impl Fn(&Parts) -> u64 + Send + Sync + 'static) -> Self {
         self.cost = Cost::Computed(Arc::new(units));
         self
@@ -210,6 +219,60 @@ impl GateBuilder {
         self
     }
 
+    /// Whether each offer can be sold, beside the others and those of the other
+    /// gates of the service.
+    fn check_offers(&self, claim: &Claim) -> Result<(), Error> {
+        let service = &self.service;
+        let error =
+            |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
+        for (i, offer) in self.offers.iter().enumerate() {
+            let id = &offer.id;
+            offer.validate(service)?;
+            if self.offers[..i].iter().any(|other| other.id == *id) {
+                return error(format!("two offers have the id `{id}`: set `with_id`"));
+            }
+            if !claim.sells(offer) {
+                return error(format!(
+                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
+                ));
+            }
+            if offer.is_metered() && self.issuer.0.meter.is_none() {
+                return Err(Error::new(
+                    ErrorKind::NoLedger,
+                    format!(
+                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
+                    ),
+                ));
+            }
+            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
+                if price.unit() != Unit::Msat {
+                    return error(format!(
+                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
+                    ));
+                }
+            }
+            let longest = sale::longest_token(&self.issuer.0, service, offer);
+            if longest.is_none_or(|len| len > MAX_SOLD) {
+                return error(format!(
+                    "tokens of offer `{id}` would be too long: shorten its names and lists"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The gate's own page, or the issuer's.
+    #[cfg(feature = "page")]
+    fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
+        match (&self.page, &self.issuer.0.page) {
+            (Some(_), None) => Err(Error::new(
+                ErrorKind::Page,
+                format!("gate `{}` has a page: give the issuer its route with `with_page`", self.service),
+            )),
+            (own, issuers) => Ok(own.clone().or_else(|| issuers.as_ref().map(|(_, page)| page.clone()))),
+        }
+    }
+
     /// The pool of the offer that the gate sells a request of the fewest units.
     fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
@@ -257,12 +320,47 @@ impl GateBuilder {
         self
     }
 
+    /// Shows people this page in place of the
+    /// [issuer's](crate::IssuerBuilder::with_page), whose route it shares.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    pub fn with_page(mut self, page: crate::page::Page) -> Self {
+        self.page = Some(Arc::new(page));
+        self
+    }
+
+    /// Every capability that an offer sells or the gate requires, once.
+    fn known_capabilities(&self) -> Vec<String> {
+        let sold = self.offers.iter().flat_map(|offer| offer.capabilities.iter());
+        let mut known: Vec<_> = sold.chain(&self.capability).cloned().collect();
+        known.sort_unstable();
+        known.dedup();
+        known
+    }
+
+    #[cfg(feature = "offers")]
+    fn check_subject(&self) -> Result<(), Error> {
+        let issuer = &self.issuer.0;
+        let why = if self.subject.is_none() {
+            return Ok(());
+        } else if issuer.checkout.is_none() || issuer.meter.is_none() {
+            "give the issuer `with_checkout` and `with_ledger`"
+        } else if issuer.caveats.binds_any() {
+            "the issuer's registry cannot bind them"
+        } else {
+            return Ok(());
+        };
+        let message = format!("gate `{}`: admits users from accounts: {why}", self.service);
+        Err(Error::new(ErrorKind::Offer, message))
+    }
+
     /// The gate.
     ///
     /// # Errors
     /// A name is not allowed or taken, the offers contradict each other or
     /// what the gate requires, a token would be too long, uses are to be counted
-    /// without a ledger, or invoices kept ready of a price that changes.
+    /// without a ledger, invoices kept ready of a price that changes, or a page
+    /// shown whose issuer has no route for it.
     pub fn build(self) -> Result<Gate, Error> {
         let service = &self.service;
         name::validate(service)?;
@@ -274,39 +372,7 @@ impl GateBuilder {
         })?;
         let error =
             |message: String| Err(Error::new(ErrorKind::Offer, format!("gate `{service}`: {message}")));
-        for (i, offer) in self.offers.iter().enumerate() {
-            let id = &offer.id;
-            offer.validate(service)?;
-            if self.offers[..i].iter().any(|other| other.id == *id) {
-                return error(format!("two offers have the id `{id}`: set `with_id`"));
-            }
-            if !claim.sells(offer) {
-                return error(format!(
-                    "another gate of this service sells offer `{id}` on other terms: share the offer, or set `with_id`"
-                ));
-            }
-            if offer.is_metered() && self.issuer.0.meter.is_none() {
-                return Err(Error::new(
-                    ErrorKind::NoLedger,
-                    format!(
-                        "offer `{id}` of `{service}` counts uses: give the issuer a ledger with `with_ledger`, or sell a pass"
-                    ),
-                ));
-            }
-            if let (Some(Price::Amount(price)), None) = (offer.pricing.fixed(), &self.issuer.0.exchange) {
-                if price.unit() != Unit::Msat {
-                    return error(format!(
-                        "offer `{id}` costs {price}: give the issuer rates with `with_rates`"
-                    ));
-                }
-            }
-            let longest = sale::longest_token(&self.issuer.0, service, offer);
-            if longest.is_none_or(|len| len > MAX_SOLD) {
-                return error(format!(
-                    "tokens of offer `{id}` would be too long: shorten its names and lists"
-                ));
-            }
-        }
+        self.check_offers(&claim)?;
         if let Some(capability) = &self.capability {
             name::validate(capability)?;
         }
@@ -324,23 +390,19 @@ impl GateBuilder {
                 "requires condition `{unbound}`, which the issuer's registry does not bind"
             ));
         }
+        #[cfg(feature = "offers")]
+        self.check_subject()?;
         let pool = self.pool(least)?;
-        let mut known: Vec<_> = self
-            .offers
-            .iter()
-            .flat_map(|offer| offer.capabilities.iter())
-            .chain(&self.capability)
-            .cloned()
-            .collect();
-        known.sort_unstable();
-        known.dedup();
+        #[cfg(feature = "page")]
+        let page = self.page()?;
+        let known = self.known_capabilities();
         if known.len() > 64 {
             return error("more than 64 capabilities".to_owned());
         }
         if self.dry_run {
             event::is_in_dry_run(service);
         }
-        Ok(Gate(Arc::new(GateInner {
+        let gate = Gate(Arc::new(GateInner {
             issuer: self.issuer,
             service: self.service.clone(),
             _claim: claim,
@@ -356,7 +418,16 @@ impl GateBuilder {
             free_requests: self.free_requests,
             pool,
             dry_run: self.dry_run,
-        })))
+            #[cfg(feature = "page")]
+            page,
+            #[cfg(feature = "offers")]
+            subject: self.subject,
+        }));
+        #[cfg(feature = "offers")]
+        if let Some(checkout) = &gate.0.issuer.0.checkout {
+            checkout.add_gate(&gate);
+        }
+        Ok(gate)
     }
 }
 
@@ -368,10 +439,13 @@ pub(crate) enum Cost {
 }
 
 impl Cost {
-    pub(crate) fn units(&self, head: &Parts) -> u64 {
+    /// # Errors
+    /// The closure panics.
+    pub(crate) fn units(&self, head: &Parts) -> Result<u64, PriceError> {
         match self {
-            Self::Fixed(units) => *units,
-            Self::Computed(units) => units(head),
+            Self::Fixed(units) => Ok(*units),
+            Self::Computed(units) => catch_unwind(AssertUnwindSafe(|| units(head)))
+                .map_err(|_| PriceError::failed("closure of the cost panicked")),
         }
     }
 }

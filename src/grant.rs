@@ -89,6 +89,12 @@ pub enum Basis {
     /// The token came alone, and the backend says that its invoice was paid: see
     /// [`IssuerBuilder::with_settled_tokens`](crate::IssuerBuilder::with_settled_tokens).
     Settled,
+    /// The token is one of an account, which was paid for by any method: see
+    /// `l402::checkout`.
+    Account,
+    /// The application says which user asks, and the user's account was paid for:
+    /// see `GateBuilder::with_subject`.
+    Subject,
     /// The price of the request is [`Price::Free`](crate::Price::Free).
     FreePrice,
     /// It is one of the requests that the client has free: see
@@ -105,7 +111,7 @@ pub enum Basis {
 impl Basis {
     pub(crate) fn is_paid(self) -> bool {
         match self {
-            Self::Preimage | Self::Settled => true,
+            Self::Preimage | Self::Settled | Self::Account | Self::Subject => true,
             Self::FreePrice | Self::FreeIf | Self::FreeTier | Self::DryRun => false,
         }
     }
@@ -115,6 +121,8 @@ impl Basis {
         match self {
             Self::Preimage => "preimage",
             Self::Settled => "settled",
+            Self::Account => "account",
+            Self::Subject => "subject",
             Self::FreePrice => "free_price",
             Self::FreeIf => "free_if",
             Self::FreeTier => "free_tier",
@@ -126,7 +134,13 @@ impl Basis {
     /// answer is not a shared cache's to give.
     pub(crate) fn is_private(self) -> bool {
         match self {
-            Self::Preimage | Self::Settled | Self::FreeIf | Self::FreeTier | Self::DryRun => true,
+            Self::Preimage
+            | Self::Settled
+            | Self::Account
+            | Self::Subject
+            | Self::FreeIf
+            | Self::FreeTier
+            | Self::DryRun => true,
             Self::FreePrice => false,
         }
     }
@@ -154,14 +168,15 @@ impl Grant {
         self.token.as_ref().map(|token| &*token.offer)
     }
 
-    /// The payment hash of the token's invoice: the account of its uses.
+    /// The payment hash of the token's invoice: the account of its uses. Where no
+    /// invoice was paid, the account itself.
     pub fn payment_hash(&self) -> Option<PaymentHash> {
         self.token.as_ref().map(|token| token.payment_hash)
     }
 
-    /// The id of the token.
+    /// The id of the token; `None` without one.
     pub fn token_id(&self) -> Option<TokenId> {
-        self.token.as_ref().map(|token| token.token_id)
+        self.token.as_ref().filter(|_| self.basis != Basis::Subject).map(|token| token.token_id)
     }
 
     /// How many uses are left after this one; `None` where uses are not counted.

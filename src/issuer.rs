@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::backend::{self, BackendError, Capabilities, Network, PaymentBackend};
+use crate::accounts::Accounts;
+use crate::answer::Refused;
+use crate::backend::{self, BackendError, Capabilities, LookUpBy, Network, PaymentBackend};
 use crate::caveat::CaveatRegistry;
 use crate::clock::{Clock, MINUTE, SystemClock, unix};
 use crate::entropy::{Entropy, SystemEntropy};
@@ -19,8 +21,9 @@ use crate::ledger::{Account, Ledger, LedgerError, Meter, OpenReservation, Revoca
 use crate::limit::{self, Limits};
 use crate::macaroon::Verified;
 use crate::offer::Offer;
-use crate::payment::{Payments, Policy};
+use crate::payment::{Payments, Policy, Unconfirmed};
 use crate::preimage::PaymentHash;
+use crate::refusal::Refusal;
 use crate::watched::Watched;
 
 /// How long a ledger operation may take before the request is refused.
@@ -64,8 +67,15 @@ pub(crate) struct IssuerInner {
     pub(crate) challenge_lifetime: Duration,
     pub(crate) limits: Limits,
     pub(crate) payments: Payments,
+    /// Where tokens of accounts are known.
+    pub(crate) accounts: Option<Accounts>,
+    #[cfg(feature = "offers")]
+    pub(crate) checkout: Option<crate::checkout::Counter>,
     pub(crate) exchange: Option<Exchange>,
     pub(crate) events: Events,
+    /// What people see, and the path of its form.
+    #[cfg(feature = "page")]
+    pub(crate) page: Option<(Arc<str>, Arc<crate::page::Page>)>,
     /// The service names that gates and their builders have.
     names: Mutex<HashSet<String>>,
 }
@@ -78,6 +88,15 @@ impl IssuerInner {
 }
 
 impl IssuerInner {
+    /// Asks the backend whether this was paid, where that is not known.
+    pub(crate) async fn confirm(&self, payment: &Unconfirmed) -> Result<(), Refused> {
+        // Sold on another backend: this one knows nothing of it.
+        if payment.handle.is_none() && self.capabilities.look_up() == Some(LookUpBy::Handle) {
+            return Err(Refusal::NotPaid.into());
+        }
+        self.payments.confirm(payment, &*self.backend, &*self.clock, &self.limits).await
+    }
+
     /// Answers the challenge of this token to nobody any more.
     pub(crate) fn forget_pending(&self, token: &Verified<'_>, now: SystemTime) {
         let Some(reuse) = &self.limits.reuse else { return };
@@ -105,6 +124,10 @@ impl Issuer {
             limits: limit::Config::default(),
             exchange: None,
             events: Events::default(),
+            #[cfg(feature = "page")]
+            page: None,
+            #[cfg(feature = "offers")]
+            checkout: None,
         }
     }
 
@@ -193,6 +216,11 @@ impl Issuer {
         backend::call(HEALTH_TIME_LIMIT, || self.0.backend.check_health()).await
     }
 
+    /// Whether a token of an account may come as a `Bearer`.
+    pub(crate) fn takes_bearers(&self) -> bool {
+        self.0.accounts.is_some()
+    }
+
     /// Takes a service name for one gate builder and the gates made with it.
     pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
         let mut names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,6 +289,10 @@ pub struct IssuerBuilder {
     pub(crate) limits: limit::Config,
     exchange: Option<Exchange>,
     events: Events,
+    #[cfg(feature = "page")]
+    page: Option<(Arc<str>, Arc<crate::page::Page>)>,
+    #[cfg(feature = "offers")]
+    pub(crate) checkout: Option<crate::checkout::CheckoutConfig>,
 }
 
 impl IssuerBuilder {
@@ -378,12 +410,49 @@ impl IssuerBuilder {
         self
     }
 
+    /// Answers people with a [page](crate::page) in place of JSON: those whose
+    /// `Accept` prefers `text/html`, as browsers do. All gates of the issuer do
+    /// so then, and read the cookie by which a browser shows what it bought.
+    ///
+    /// `route` is the path, as the browser sees it, at which the server has
+    /// [`Issuer::page_router`] or [`Issuer::serve_page`]. Without it nobody
+    /// gets in from the page. With
+    /// [`with_settled_tokens`](Self::with_settled_tokens) the page sees a
+    /// payment that was made on another device; else a person has to paste the
+    /// preimage.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    pub fn with_page(mut self, route: &str, page: crate::page::Page) -> Self {
+        self.page = Some((route.into(), Arc::new(page)));
+        self
+    }
+
+    /// How long an account may wait for its payment, in seconds; `None` where
+    /// there is no checkout, and so no account.
+    #[cfg(feature = "offers")]
+    fn accounts_are_pending_for(&self) -> Result<Option<u64>, Error> {
+        let Some(checkout) = &self.checkout else { return Ok(None) };
+        checkout.validate()?;
+        if self.ledger.is_none() && !checkout.methods.is_empty() {
+            let what = "the checkout has payment methods that credit a ledger: set `with_ledger`";
+            return Err(Error::new(ErrorKind::NoLedger, what));
+        }
+        Ok(Some(checkout.lifetime_seconds()))
+    }
+
+    #[cfg(not(feature = "offers"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as with a checkout")]
+    fn accounts_are_pending_for(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
+
     /// The issuer.
     ///
     /// # Errors
     /// The backend takes payments on another network or cannot say what was
     /// paid where that is needed, two keys have the same id, a condition has a
-    /// name that is not allowed, or the ranges of proxies cannot be read.
+    /// name that is not allowed, the ranges of proxies cannot be read, or the
+    /// route of the page is no path.
     pub fn build(self) -> Result<Issuer, Error> {
         let capabilities = self.backend.capabilities();
         if capabilities.network() != self.network {
@@ -398,6 +467,11 @@ impl IssuerBuilder {
         }
         let settlement = self.settlement.for_backend(&capabilities)?;
         self.caveats.validate()?;
+        #[cfg(feature = "page")]
+        if let Some((route, _)) = &self.page {
+            crate::page::validate_route(route)?;
+        }
+        let unpaid_for = self.accounts_are_pending_for()?;
         let limits = Limits::new(self.limits)?;
         let ledger_instance = self.ledger.as_ref().and_then(Ledger::instance);
         let keys = SigningKeys::new(&self.keys, self.network, ledger_instance)?;
@@ -427,8 +501,13 @@ impl IssuerBuilder {
             challenge_lifetime: self.challenge_lifetime.max(Duration::from_secs(1)),
             limits,
             payments: Payments::new(settlement),
+            accounts: unpaid_for.map(Accounts::new),
+            #[cfg(feature = "offers")]
+            checkout: self.checkout.map(crate::checkout::Counter::new),
             exchange: self.exchange,
             events,
+            #[cfg(feature = "page")]
+            page: self.page,
             names: Mutex::default(),
         })))
     }

@@ -12,7 +12,8 @@
 //! token of one network or key never verifies under another. Where a ledger
 //! lives in one process only, the metered tokens that it backs are signed with
 //! `HMAC-SHA256(master, "l402/ledger/v1" || network || instance)` in place of
-//! the master key, and end with the process.
+//! the master key, and end with the process; so are the tokens of accounts.
+//! What a checkout signs beside tokens has keys of its own labels (`checkout/seal.rs`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -138,6 +139,8 @@ pub(crate) struct SigningKey {
     id: [u8; 4],
     /// Keyed with the master, and fed with label and network.
     mac: HmacSha256,
+    #[cfg(feature = "offers")]
+    labelled: crate::checkout::LabelledKeys,
 }
 
 impl SigningKey {
@@ -149,11 +152,22 @@ impl SigningKey {
             mac
         };
         let id = mac("l402/kid/v1").finalize().into_bytes();
-        Self { id: [id[0], id[1], id[2], id[3]], mac: mac("l402/root/v1") }
+        Self {
+            id: [id[0], id[1], id[2], id[3]],
+            mac: mac("l402/root/v1"),
+            #[cfg(feature = "offers")]
+            labelled: crate::checkout::LabelledKeys::new(mac),
+        }
     }
 
     pub(crate) fn id(&self) -> [u8; 4] {
         self.id
+    }
+
+    /// The keys of what a checkout signs beside tokens.
+    #[cfg(feature = "offers")]
+    pub(crate) fn labelled(&self) -> &crate::checkout::LabelledKeys {
+        &self.labelled
     }
 
     /// The root key of the token with this identifier.

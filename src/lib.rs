@@ -51,18 +51,23 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | extractors: [`Paid`] gates one handler without a layer, [`Grant`] tells what a gate granted; the client is known by `ConnectInfo` |
+//! | `cli` | the command `l402`, which gets a URL and pays for it: nothing in the library |
 //! | `client` | the paying client, [`client`]: an HTTP client or a layer around one, wallets, budgets, token stores |
 //! | `cln` | `ClnBackend`: a Core Lightning node, over CLNRest |
 //! | `dev` | [`DevBackend`] and [`Issuer::dev`]: regtest invoices made in process |
+//! | `gateway` | `checkout::SignedWebhook`: a payment method on another host, joined by a signed webhook |
 //! | `lnbits` | `LnbitsBackend`: a wallet of an LNbits server |
 //! | `lnd` | `LndBackend`: an LND node, over its REST API |
 //! | `lnurl` | `LnurlBackend`: a Lightning address or LNURL-pay link, whoever runs it |
 //! | `phoenixd` | `PhoenixdBackend`: a phoenixd node |
 //! | `metrics` | counters and histograms for the recorder of your choice: the table is in `l402::metrics` |
 //! | `nwc` | `NwcBackend`: any wallet with Nostr Wallet Connect (NIP-47), over a relay |
+//! | `offers` | `checkout`: offers in the body of a 402, payment requests, webhooks; any payment method beside Lightning |
+//! | `page` | `page`: a page for people in place of the JSON of a 402, with a QR code of the invoice, that opens what was paid for |
 //! | `postgres` | `PostgresLedger`: several servers share one count in PostgreSQL |
 //! | `redis` | `RedisLedger`: several servers share one count in Redis |
 //! | `sqlite` | [`SqliteLedger`]: uses counted in a file, which survive the process |
+//! | `stripe` | `checkout::StripeCheckout`: cards, and what else Stripe takes, for the offers of a 402 |
 //! | `test-util` | [`Grant::test`], [`Gate::test_credential`] and [`FixedClock`]: test a handler without a payment; [`conformance`]: test a backend, ledger or wallet of your own |
 //! | `tracing` | a log of what gates do: the table is in [`event`] |
 //! | `tonic` | `tonic::server::NamedService` for [`L402`]; [gRPC](L402Layer#grpc) works without it |
@@ -80,12 +85,16 @@
 )]
 
 mod account;
+mod accounts;
 mod admission;
 mod answer;
 mod backend;
 mod bolt11;
 mod caveat;
 mod challenge;
+#[cfg(feature = "offers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
+pub mod checkout;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
@@ -125,6 +134,9 @@ pub mod macaroon;
 pub mod metrics;
 mod name;
 mod offer;
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+pub mod page;
 #[cfg(feature = "axum")]
 mod paid;
 mod payment;
@@ -208,6 +220,10 @@ pub use ledger::{Ledger, MemoryLedger, Revocation};
 pub use limit::{ClientId, ForwardedHeader, PeerAddr};
 pub use name::service_name;
 pub use offer::{Access, Offer};
+#[cfg(feature = "page")]
+#[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+#[doc(inline)]
+pub use page::Page;
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use paid::Paid;

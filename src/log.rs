@@ -68,6 +68,11 @@ pub(crate) fn write(event: &Event<'_>) {
         Event::Settlement { service, units, charged } => {
             line!(Level::Debug, "settled", service, units, charged);
         }
+        #[cfg(feature = "offers")]
+        Event::Payment { method, payment, service, offer, outcome } => {
+            let level = if outcome.is_amiss() { Level::Warn } else { Level::Info };
+            line!(level, "payment", method, payment, service, offer, outcome = outcome.code());
+        }
         Event::LookUp { payment_hash, state } => {
             line!(Level::Debug, "looked up", %payment_hash, state = state.code());
         }

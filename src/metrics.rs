@@ -13,6 +13,7 @@
 //! | `l402_refusals_total` | counter | | `service`, `code` | requests that were answered in place of the inner service |
 //! | `l402_dry_run_refusals_total` | counter | | `service`, `code` | requests admitted in dry run alone |
 //! | `l402_settlements_total` | counter | | `service`, `outcome` | counted uses that ended `charged` or `given_back` |
+//! | `l402_payments_total` | counter | | `method`, `outcome` | payments that webhooks told of, each as often as it was told |
 //! | `l402_limit_hits_total` | counter | | `service`, `limit` | refusals because of a limit |
 //! | `l402_pool_invoices` | gauge | | `service`, `offer` | invoices that gates keep ready |
 //! | `l402_look_ups_total` | counter | | `state` | what the backend said of invoices: `open`, `settled`, `closed`, `unknown` |
@@ -102,6 +103,9 @@ pub const DRY_RUN_REFUSALS: Metric =
 /// Counted uses that ended.
 pub const SETTLEMENTS: Metric =
     counted("l402_settlements_total", &["service", "outcome"], "Counted uses, charged or given back");
+/// Payments that webhooks told of.
+pub const PAYMENTS: Metric =
+    counted("l402_payments_total", &["method", "outcome"], "Payments that webhooks told of");
 /// Refusals because of a limit.
 pub const LIMIT_HITS: Metric =
     counted("l402_limit_hits_total", &["service", "limit"], "Refusals because of a limit");
@@ -120,7 +124,7 @@ pub const BACKEND_SECONDS: Metric = timed("l402_backend_seconds", "Calls of the 
 pub const LEDGER_SECONDS: Metric = timed("l402_ledger_seconds", "Ledger operations");
 
 /// All of them, in the order of the table.
-pub const ALL: [Metric; 12] = [
+pub const ALL: [Metric; 13] = [
     CHALLENGES,
     BILLED_MSAT,
     ADMISSIONS,
@@ -128,6 +132,7 @@ pub const ALL: [Metric; 12] = [
     REFUSALS,
     DRY_RUN_REFUSALS,
     SETTLEMENTS,
+    PAYMENTS,
     LIMIT_HITS,
     POOL_INVOICES,
     LOOK_UPS,
@@ -166,6 +171,8 @@ pub(crate) fn count(event: &Event<'_>) {
         Event::Settlement { service, charged, .. } => {
             add(SETTLEMENTS, [service, if charged { "charged" } else { "given_back" }], 1);
         }
+        #[cfg(feature = "offers")]
+        Event::Payment { method, outcome, .. } => add(PAYMENTS, [method, outcome.code()], 1),
         Event::LookUp { state, .. } => add(LOOK_UPS, [state.code()], 1),
         Event::BackendCall { call, outcome, latency, .. } => {
             histogram!(BACKEND_SECONDS.name, "call" => call, "outcome" => outcome).record(latency);

@@ -186,10 +186,15 @@ impl Offer {
     /// condition of [`CaveatRegistry::bind`](crate::CaveatRegistry::bind) ties
     /// the token to one.
     ///
+    /// A router decodes a path that the closure sees as it was sent: `/%68d` is
+    /// `/hd` to it. So name what is cheap, and let all else cost the higher
+    /// price; or decide by what the handler extracts
+    /// ([`priced_async`](Self::priced_async)).
+    ///
     /// ```
     /// use l402::{Access, Offer, Price};
     /// let offer = Offer::priced(
-    ///     |head| Ok(if head.uri.path().ends_with("/hd") { Price::sat(20) } else { Price::sat(5) }),
+    ///     |head| Ok(if head.uri.path().ends_with("/sd") { Price::sat(5) } else { Price::sat(20) }),
     ///     Access::once(),
     /// );
     /// ```

@@ -86,6 +86,13 @@ impl Currency {
         Self([*a, *b, *c])
     }
 
+    /// The currency of this code in either case, as providers write it; `None`
+    /// for what [`new`](Self::new) panics on.
+    pub fn from_code(code: &str) -> Option<Self> {
+        let currency = Self::parse(&code.to_ascii_lowercase())?;
+        (!matches!(currency.as_str(), "BTC" | "XBT" | "SAT")).then_some(currency)
+    }
+
     /// The code.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("letters")
@@ -107,6 +114,20 @@ impl fmt::Display for Currency {
 impl fmt::Debug for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// How many digits of a currency stand behind the point (ISO 4217, the currencies
+/// whose exponent is not 2).
+#[cfg(any(feature = "offers", feature = "page"))]
+pub(crate) fn exponent(currency: &str) -> usize {
+    match currency {
+        "BTC" => 8,
+        "CLF" | "UYW" => 4,
+        "BHD" | "IQD" | "JOD" | "KWD" | "LYD" | "OMR" | "TND" => 3,
+        "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "UYI"
+        | "VND" | "VUV" | "XAF" | "XOF" | "XPF" => 0,
+        _ => 2,
     }
 }
 

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
+use crate::accounts::Unpaid;
 use crate::answer::Refused;
-use crate::backend::LookUpBy;
 use crate::caveat::{self, Claims, Scope, is_minted};
+use crate::clock::unix;
 use crate::credential::{self, Presented};
 use crate::gate::{GateInner, Outer};
 use crate::grant::{Basis, CapabilitySet, GrantedToken, Taken};
 use crate::ledger::{Debit, Reservation};
-use crate::macaroon::{self, MAX_MACAROON, Verified};
+use crate::macaroon::{self, FORMAT_ACCOUNT, MAX_MACAROON, Verified};
 use crate::offer::{Offer, Rate};
 use crate::payment::Unconfirmed;
 use crate::preimage::PaymentHash;
@@ -25,6 +26,7 @@ pub(crate) struct Ruling {
     /// The offer whose price has to be asked, and what the token may cost at most.
     unpriced: Option<(Arc<Offer>, Amount)>,
     unconfirmed: Option<Unconfirmed>,
+    unpaid: Option<Unpaid>,
     rate: Option<(PaymentHash, Rate)>,
     debit: Option<Debit>,
 }
@@ -32,14 +34,15 @@ pub(crate) struct Ruling {
 impl Ruling {
     fn free() -> Self {
         let granted = Granted::free(Basis::FreePrice);
-        Self { granted, unpriced: None, unconfirmed: None, rate: None, debit: None }
+        Self { granted, unpriced: None, unconfirmed: None, unpaid: None, rate: None, debit: None }
     }
 
     /// Whether somebody has to be asked. What a gate further out asked, this one
     /// does not ask again.
     pub(crate) fn must_wait(&self, outer: Option<Outer>) -> bool {
         let takes = self.debit.is_some_and(|debit| debit.units > 0);
-        self.unpriced.is_some() || (outer.is_none() && (self.unconfirmed.is_some() || takes))
+        let unknown = self.unconfirmed.is_some() || self.unpaid.is_some();
+        self.unpriced.is_some() || (outer.is_none() && (unknown || takes))
     }
 
     pub(crate) fn into_token(self) -> (Option<GrantedToken>, Option<Debit>) {
@@ -71,10 +74,16 @@ impl GateInner {
 
         let credential = credential::read(presented.ok_or(Refusal::MissingCredential)?, &mut buffer)?;
         let has_preimage = credential.preimage.is_some();
-        if !has_preimage && !issuer.payments.policy.admit_settled {
+        let is_of_account = credential.macaroon.identifier().token_id.format() == FORMAT_ACCOUNT;
+        if !has_preimage && !is_of_account && !issuer.payments.policy.admit_settled {
             return Err(Refusal::from(Malformed::NoPreimage).into());
         }
-        let token = macaroon::verify(&credential.macaroon, credential.preimage.as_ref(), &keys)?;
+        let token = macaroon::verify(
+            &credential.macaroon,
+            credential.preimage.as_ref(),
+            &keys,
+            issuer.accounts.is_some(),
+        )?;
         issuer.forget_pending(&token, now);
         if issuer.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
             return Err(Refusal::Revoked.into());
@@ -89,6 +98,10 @@ impl GateInner {
             Some(Priced::Paid) | None => None,
         };
 
+        let paid_until = match (token.account(), &issuer.accounts) {
+            (Some(account), Some(accounts)) => accounts.paid_until(account, unix(now)),
+            _ => Some(u64::MAX),
+        };
         let debit = match claims.uses {
             None => None,
             Some(_) if issuer.meter.is_none() => return Err(Refusal::Misconfigured.into()),
@@ -98,26 +111,35 @@ impl GateInner {
             }
             Some(uses) => Some(Debit {
                 account: token.payment_hash().into(),
-                units: self.cost.units(head),
-                limit: uses.sold,
+                units: self.cost.units(head)?,
+                sold: uses.sold,
+                limit: if is_of_account { 0 } else { uses.sold },
                 ceiling: uses.ceiling,
-                expires_at: claims.expiry.sold,
+                expires_at: if is_of_account { paid_until.unwrap_or_default() } else { claims.expiry.sold },
                 valid_until: claims.expiry.earliest,
             }),
         };
+        let basis = match (is_of_account, has_preimage) {
+            (true, _) => Basis::Account,
+            (false, true) => Basis::Preimage,
+            (false, false) => Basis::Settled,
+        };
+        let unconfirmed = (!is_of_account).then(|| {
+            issuer
+                .payments
+                .unconfirmed(token.payment_hash(), claims.handle, has_preimage, || issuer.limits.client(head))
+        });
+        let mut granted = self.granted(&token, &claims, offer);
+        granted.valid_until = granted.valid_until.min(paid_until.unwrap_or(u64::MAX));
         Ok(Ruling {
-            granted: Granted {
-                basis: if has_preimage { Basis::Preimage } else { Basis::Settled },
-                token: Some(self.granted(&token, &claims, offer)),
-                taken: debit.map_or(Taken::Pass, Taken::of),
-            },
+            granted: Granted { basis, token: Some(granted), taken: debit.map_or(Taken::Pass, Taken::of) },
             unpriced,
-            unconfirmed: issuer.payments.unconfirmed(
-                token.payment_hash(),
-                claims.handle,
-                has_preimage,
-                || issuer.limits.client(head),
-            ),
+            unconfirmed: unconfirmed.flatten(),
+            unpaid: token.account().filter(|_| paid_until.is_none()).map(|account| Unpaid {
+                account,
+                asked_at: token.token_id().issued_at(),
+                client: issuer.limits.client(head),
+            }),
             rate: claims.rate.map(|rate| (token.payment_hash(), rate)),
             debit,
         })
@@ -127,7 +149,11 @@ impl GateInner {
     pub(crate) fn pass(&self, ruling: Ruling, outer: Option<Outer>) -> Result<Granted, Refused> {
         match outer {
             // The outer gate has confirmed the payment, and it is remembered.
-            Some(outer) if ruling.unconfirmed.is_some() || !outer.taken.covers(ruling.debit) => {
+            Some(outer)
+                if ruling.unconfirmed.is_some()
+                    || ruling.unpaid.is_some()
+                    || !outer.taken.covers(ruling.debit) =>
+            {
                 return Err(Refusal::NestedGate.into());
             }
             Some(_) => {}
@@ -143,9 +169,10 @@ impl GateInner {
         ruling: Ruling,
         outer: Option<Outer>,
     ) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
-        let ruling = {
+        let mut ruling = {
             // Anybody has a token without a preimage for the asking.
-            let is_anybodys = ruling.unconfirmed.as_ref().is_some_and(|payment| !payment.has_preimage);
+            let is_anybodys = ruling.unpaid.is_some()
+                || ruling.unconfirmed.as_ref().is_some_and(|payment| !payment.has_preimage);
             let _place = match &ruling.unpriced {
                 Some(_) if is_anybodys => Some(self.issuer.0.limits.enter_pricing().ok_or(Refusal::Busy)?),
                 _ => None,
@@ -155,7 +182,7 @@ impl GateInner {
         if outer.is_some() {
             return Ok((self.pass(ruling, outer)?, None));
         }
-        self.confirm(&ruling).await?;
+        self.confirm(&mut ruling).await?;
         self.check_rate(&ruling)?;
         let Ruling { mut granted, debit, .. } = ruling;
         let Some(debit) = debit.filter(|debit| debit.units > 0) else { return Ok((granted, None)) };
@@ -167,15 +194,22 @@ impl GateInner {
         Ok((granted, Some((reservation, debit))))
     }
 
-    /// Asks the backend whether the token was paid for, where that is not known.
-    pub(crate) async fn confirm(&self, ruling: &Ruling) -> Result<(), Refused> {
-        let Some(payment) = &ruling.unconfirmed else { return Ok(()) };
-        let issuer = &*self.issuer.0;
-        // Sold on another backend: this one knows nothing of it.
-        if payment.handle.is_none() && issuer.capabilities.look_up() == Some(LookUpBy::Handle) {
-            return Err(Refusal::NotPaid.into());
+    /// Asks the backend whether the token was paid for, or the ledger whether its
+    /// account was, where that is not known.
+    pub(crate) async fn confirm(&self, ruling: &mut Ruling) -> Result<(), Refused> {
+        if let (Some(unpaid), Some(accounts)) = (&ruling.unpaid, &self.issuer.0.accounts) {
+            let paid_until = accounts.confirm(unpaid, &self.issuer.0).await?;
+            if let Some(token) = &mut ruling.granted.token {
+                token.valid_until = token.valid_until.min(paid_until);
+            }
+            if let Some(debit) = &mut ruling.debit {
+                debit.expires_at = paid_until;
+            }
         }
-        issuer.payments.confirm(payment, &*issuer.backend, &*issuer.clock, &issuer.limits).await
+        match &ruling.unconfirmed {
+            Some(payment) => self.issuer.0.confirm(payment).await,
+            None => Ok(()),
+        }
     }
 
     /// Counts the request of a rated pass.

@@ -9,9 +9,9 @@ use http::request::Parts;
 
 use crate::answer::Refused;
 use crate::backend::{self, BackendError, BackendErrorKind, Capabilities, InvoiceRequest, LookUpBy};
-use crate::caveat::Minted;
+use crate::caveat::{Bound, Minted};
 use crate::challenge::Challenge;
-use crate::clock::unix;
+use crate::clock::{HOUR, unix};
 use crate::entropy::random;
 use crate::exchange;
 use crate::gate::GateInner;
@@ -47,6 +47,12 @@ pub(crate) struct Sold {
     pub(crate) valid_until: u64,
     /// Whether the same client was handed it before.
     pub(crate) is_repeated: bool,
+    /// By what the backend finds the invoice, where its hash is not enough.
+    #[cfg(feature = "offers")]
+    pub(crate) handle: Option<String>,
+    /// What else the 402 offers.
+    #[cfg(feature = "offers")]
+    pub(crate) listing: Option<Arc<crate::checkout::Listing>>,
 }
 
 /// Sells an offer of the gate for this price.
@@ -56,10 +62,21 @@ pub(crate) async fn sell(
     offer: &Offer,
     price: Amount,
 ) -> Result<Sold, Refused> {
-    let issuer = &*gate.issuer.0;
-    let bound = issuer.caveats.bind_to(head)?;
+    let bound = gate.issuer.0.caveats.bind_to(head)?;
     gate.requires_bound(&bound)?;
+    sell_bound(gate, head, offer, price, bound).await
+}
 
+/// Sells an offer of the gate for this price, bound to these conditions. The head
+/// says whom the sale is counted for.
+pub(crate) async fn sell_bound(
+    gate: &GateInner,
+    head: &Parts,
+    offer: &Offer,
+    price: Amount,
+    bound: Vec<Bound>,
+) -> Result<Sold, Refused> {
+    let issuer = &*gate.issuer.0;
     // Whoever has asked too often is turned away before anything is made.
     let client = issuer.limits.take_client(head, issuer.clock.now())?;
     let price_msat = match price.unit() {
@@ -140,6 +157,10 @@ pub(crate) async fn sell(
         pay_by,
         valid_until,
         is_repeated: false,
+        #[cfg(feature = "offers")]
+        handle: minted.handle,
+        #[cfg(feature = "offers")]
+        listing: None,
     };
     if let Some((reuse, key)) = pending {
         reuse.remember(key, &sold, unix(issuer.clock.now()));
@@ -195,7 +216,9 @@ impl From<BackendError> for Refused {
             BackendErrorKind::RateLimited { retry_after } => retry_after,
             _ => None,
         };
-        Self::because(Refusal::BackendUnavailable { retry_after: retry_after.unwrap_or(RETRY_AFTER) }, error)
+        // Whatever it says: a pool of invoices is not left empty for longer.
+        let retry_after = retry_after.unwrap_or(RETRY_AFTER).min(HOUR);
+        Self::because(Refusal::BackendUnavailable { retry_after }, error)
     }
 }
 

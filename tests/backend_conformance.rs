@@ -176,6 +176,14 @@ async fn a_backend_that_does_not_make_what_is_asked_is_caught() {
             }),
             "char boundary",
         ),
+        (
+            "a price of its own where there is none",
+            Broken::new().creating(|ask, made| {
+                let of_1_sat = || Bolt11 { amount_msat: Some(1_000), ..Bolt11::as_asked(ask, now()) };
+                Ok(if ask.amount_msat == 0 { of_1_sat().invoice() } else { made })
+            }),
+            "0 msat are no other amount: Some(1000)",
+        ),
         ("one at a time", Broken::new().at_once(AtOnce::Refused), "16 invoices are made at once"),
         (
             "the answer to another request",

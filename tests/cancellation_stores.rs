@@ -5,7 +5,6 @@
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[path = "support/servers.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod servers;
 #[path = "support/svc.rs"]
 mod svc;
@@ -260,7 +259,9 @@ async fn dropped_at_any_await_leaves_nothing_reserved(ledger: Arc<dyn Ledger>) {
 
 /// Two servers of one shop, each with its own handle of the store.
 async fn replicas_serve_one_balance(handles: [Arc<dyn Ledger>; 2]) {
-    const SOLD: usize = 20;
+    // Few enough that, where they wait for each other and for a slow disk, none
+    // comes to the ledger's time limit.
+    const SOLD: usize = 8;
     let shops = handles.map(|ledger| Shop::with_key([9; 32], ledger));
     let gates = shops.each_ref().map(|shop| shop.gate("svc", Access::uses(SOLD as u64)));
     for seller in [0, 1] {
@@ -278,10 +279,10 @@ async fn replicas_serve_one_balance(handles: [Arc<dyn Ledger>; 2]) {
         }
         let (admitted, refused): (Vec<_>, Vec<_>) =
             within(requests.join_all()).await.into_iter().partition(|outcome| *outcome == (200, None));
-        assert_eq!(admitted.len(), SOLD - 2, "sold at {seller}");
         for refused in refused {
             assert_eq!(refused, (402, Some("used_up")), "sold at {seller}");
         }
+        assert_eq!(admitted.len(), SOLD - 2, "sold at {seller}");
         for (replica, shop) in shops.iter().enumerate() {
             assert_eq!(send(replica).await, (402, Some("used_up")), "sold at {seller}, asked of {replica}");
             assert_eq!(shop.used(paid.hash()).await, SOLD as u64, "sold at {seller}, asked of {replica}");

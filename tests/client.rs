@@ -5,8 +5,8 @@
 
 #[path = "support/bolt11.rs"]
 mod bolt11;
-#[path = "support/market.rs"]
-mod market;
+#[path = "support/script.rs"]
+mod script;
 #[path = "support/wire.rs"]
 mod wire;
 
@@ -20,7 +20,7 @@ use axum::routing::{get, post};
 use http::{Request, StatusCode};
 use l402::client::{Budget, Client, ErrorKind, Limit, MemoryStore, Payer};
 use l402::{Access, DAY, Gate, Grant, HOUR, L402Layer, Offer, Price};
-use market::payer;
+use script::payer;
 use tokio::task::JoinSet;
 use wire::{Server, Shop, serve};
 

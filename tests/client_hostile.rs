@@ -6,8 +6,8 @@
 
 #[path = "support/bolt11.rs"]
 mod bolt11;
-#[path = "support/market.rs"]
-mod market;
+#[path = "support/script.rs"]
+mod script;
 #[path = "support/villain.rs"]
 mod villain;
 #[path = "support/wire.rs"]
@@ -25,7 +25,7 @@ use l402::client::{
 };
 use l402::{BackendError, Network, PaymentHash};
 use lightning_invoice::SiPrefix;
-use market::{Outcome, Scripted, challenge, invoice, preimage, token};
+use script::{Outcome, Scripted, challenge, invoice, preimage, token};
 use villain::{Reply, Villain, answer, asks, head};
 use wire::{NOW, Shop};
 
@@ -383,7 +383,7 @@ async fn a_claim_to_anothers_scope_moves_no_token() {
 #[tokio::test]
 async fn an_invoice_that_the_wallet_has_paid_for_somebody_else_is_refused() {
     let server = Villain::new(|_, _| Reply::Says(asking("one", &invoice(1, 21_000).text()))).await;
-    for says in [market::Says::Truth, market::Says::InFlight, market::Says::PaidNoPreimage] {
+    for says in [script::Says::Truth, script::Says::InFlight, script::Says::PaidNoPreimage] {
         let buyer = Buyer::new();
         let elsewhere = PaymentRequest::new(invoice(1, 21_000).text(), preimage(1).payment_hash(), 21_000);
         Wallet::pay(&buyer.wallet, &elsewhere).await.unwrap();
@@ -595,7 +595,7 @@ impl Wallet for Broken {
 async fn a_wallet_that_breaks_ends_in_an_error_and_leaves_its_reservation() {
     let server = Villain::new(|_, said| Reply::Says(sells(said))).await;
     for (pays, says, kind, reserved) in [
-        (Breaks::Not, Breaks::Hangs, ErrorKind::Wallet, 0),
+        (Breaks::Not, Breaks::Hangs, ErrorKind::PaymentFailed, 0),
         (Breaks::Not, Breaks::Panics, ErrorKind::Uncertain, 0),
         (Breaks::Hangs, Breaks::Not, ErrorKind::Uncertain, 26_210),
         (Breaks::Panics, Breaks::Not, ErrorKind::Uncertain, 26_210),

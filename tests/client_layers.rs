@@ -5,8 +5,8 @@
 
 #[path = "support/bolt11.rs"]
 mod bolt11;
-#[path = "support/market.rs"]
-mod market;
+#[path = "support/script.rs"]
+mod script;
 #[path = "support/station.rs"]
 mod station;
 #[path = "support/wire.rs"]
@@ -23,7 +23,7 @@ use hyper::body::Frame;
 use hyper_util::rt::TokioExecutor;
 use l402::client::{Body, Budget, Error, ErrorKind, L402Client, L402ClientLayer, Limit};
 use l402::{Access, DAY, Gate, L402Layer, Offer, Price};
-use market::payer;
+use script::payer;
 use station::weather::weather_client::WeatherClient;
 use station::weather::{Place, Report};
 use station::{Site, Station, serve as serve_tonic};

@@ -5,8 +5,8 @@
 
 #[path = "support/bolt11.rs"]
 mod bolt11;
-#[path = "support/market.rs"]
-mod market;
+#[path = "support/script.rs"]
+mod script;
 #[path = "support/wire.rs"]
 mod wire;
 
@@ -17,7 +17,7 @@ use http::Request;
 use l402::Network;
 use l402::client::{Body, Budget, Client, Error, ErrorKind, L402ClientLayer, Limit, PayErrorKind, Payer};
 use lightning_invoice::Currency;
-use market::{Asking, Outcome, Scripted, challenge, invoice, token};
+use script::{Asking, Outcome, Scripted, challenge, invoice, token};
 use tower::{Layer as _, Service as _};
 use wire::{NOW, Server, Shop, serve};
 
@@ -363,7 +363,7 @@ async fn a_payment_without_its_preimage_counts_and_says_what_to_do() {
         let client = Client::new(market.payer());
         let error = client.get(market.url()).await.unwrap_err();
         assert_eq!(error.kind(), kind);
-        let hash = market::preimage(1).payment_hash().to_string();
+        let hash = script::preimage(1).payment_hash().to_string();
         assert!(error.to_string().contains(&hash) && error.to_string().contains("in the wallet"), "{error}");
         assert_eq!(error.receipt().unwrap().cost_msat(), cost);
         assert_eq!(client.payer().spent().await.unwrap().total_msat, cost);

@@ -4,8 +4,8 @@
 
 #[path = "support/bolt11.rs"]
 mod bolt11;
-#[path = "support/market.rs"]
-mod market;
+#[path = "support/script.rs"]
+mod script;
 #[path = "support/wire.rs"]
 mod wire;
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use l402::client::{Client, ErrorKind, MemoryStore, PayErrorKind, Payer};
-use market::{Asking, Outcome, Says, Scripted, challenge, invoice};
+use script::{Asking, Outcome, Says, Scripted, challenge, invoice};
 use wire::{Server, Shop, serve};
 
 /// A server that sells `one` for invoice 1, at first, and a payer that can be
@@ -105,7 +105,7 @@ async fn nothing_new_is_paid_while_a_payment_is_in_flight() {
     market.asking.opens("two");
     assert_eq!(client.get(market.url("/a")).await.unwrap().status(), 200);
     let asked: Vec<_> = market.wallet.asked().iter().map(|payment| payment.payment_hash).collect();
-    assert_eq!(asked, [1, 2].map(|n| market::preimage(n).payment_hash()));
+    assert_eq!(asked, [1, 2].map(|n| script::preimage(n).payment_hash()));
     assert_eq!(client.payer().spent().await.unwrap().total_msat, 21_000);
 }
 
@@ -119,9 +119,9 @@ async fn a_payment_that_the_wallet_never_heard_of_is_made_by_its_own_invoice() {
         // Not for more than a call may cost, which is nothing here.
         assert!(client.pay(market.url("/a"), 0).await.is_err());
         let paid = client.pay(market.url("/a"), 30_000).await.unwrap();
-        assert_eq!(paid.receipt.unwrap().payment_hash, market::preimage(1).payment_hash());
+        assert_eq!(paid.receipt.unwrap().payment_hash, script::preimage(1).payment_hash());
         let asked: Vec<_> = market.wallet.asked().iter().map(|payment| payment.payment_hash).collect();
-        assert_eq!(asked, [market::preimage(1).payment_hash(); 2], "the same, so never twice");
+        assert_eq!(asked, [script::preimage(1).payment_hash(); 2], "the same, so never twice");
         assert_eq!(market.wallet.payments(), 1);
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::join_all;
-use l402::client::{NwcWallet, PayErrorKind, PaymentRequest, PaymentStatus, Wallet};
+use l402::client::{NwcWallet, PayError, PayErrorKind, PaymentRequest, PaymentStatus, Wallet};
 use l402::{
     BackendErrorKind, DevBackend, InvoiceRequest, Network, NwcConfig, PaymentBackend as _, PaymentHash,
     conformance,
@@ -463,7 +463,7 @@ async fn a_payment_whose_answer_says_too_little_is_looked_up() {
                 answer["result"] = said.clone();
             }
             for (name, value) in
-                changed.iter().filter(|_| method != "pay_invoice").flat_map(Value::as_object).flatten()
+                changed.iter().filter(|_| method != "pay_invoice").filter_map(Value::as_object).flatten()
             {
                 answer["result"][name] = value.clone();
             }
@@ -472,11 +472,7 @@ async fn a_payment_whose_answer_says_too_little_is_looked_up() {
         .await;
         let payment = nwc_payable(&service.payee).await;
         let outcome = nwc(&service).pay(&payment).await;
-        assert_eq!(
-            outcome.as_ref().err().map(|error| error.kind()),
-            kind,
-            "{paid} {looked_up:?}: {outcome:?}"
-        );
+        assert_eq!(outcome.as_ref().err().map(PayError::kind), kind, "{paid} {looked_up:?}: {outcome:?}");
         assert_eq!(service.payee.payments(), 1);
     }
 }

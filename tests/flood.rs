@@ -689,6 +689,27 @@ mod pool {
         assert_eq!((shop.node.asked(), tasks()), (25, 0));
     }
 
+    #[tokio::test]
+    async fn a_backend_that_names_a_time_is_left_alone_for_an_hour_at_most() {
+        let shop = Shop::new();
+        let gate = gate(&shop, 16);
+        shop.node.set(Mode::Limits(Duration::MAX));
+        let limited = ask(&gate, head(&[])).await;
+        assert_eq!(
+            (limited.status().as_u16(), &limited.headers()["retry-after"]),
+            (503, &"3600".parse().unwrap())
+        );
+        settle_tasks().await;
+        shop.node.set(Mode::Good);
+        for (wait, asked) in [(Duration::ZERO, 1), (3_599 * SECOND, 1), (SECOND, 3)] {
+            shop.clock.advance(wait);
+            let before = shop.node.asked();
+            assert_eq!(ask(&gate, head(&[])).await.status(), 402);
+            settle_tasks().await;
+            assert_eq!(shop.node.asked() - before, asked, "{wait:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_hanging_backend_has_no_more_tasks_than_the_pool_is_large() {
         let shop = Shop::new();

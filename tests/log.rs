@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use faults::{Fault, FaultyLedger, Op};
 use http::StatusCode;
-use l402::{Access, Gate, HOUR, MINUTE, Offer, Price, PriceError};
+use l402::{Access, Gate, HOUR, MINUTE, Offer, PeerAddr, Price, PriceError};
 use svc::{Paid, Shop, call, inner, ok, request};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Id, Level, Metadata, Subscriber, span};
@@ -225,6 +225,32 @@ async fn a_gate_in_dry_run_says_so_when_it_is_built_and_logs_what_it_would_refus
         r#"admitted service="dry" basis="dry_run" units=0"#,
     ];
     assert_eq!(Log::take(), expected.map(|line| (Level::DEBUG, line.to_owned())));
+}
+
+/// As a proxy makes it, that nobody named: its clients share one limit.
+#[tokio::test]
+async fn where_all_challenges_come_from_one_address_it_is_named_once() {
+    listen();
+    let ask = async |gate: &Gate, last: u8| {
+        let mut request = request(None);
+        request.extensions_mut().insert(PeerAddr(([192, 0, 2, last], 4711).into()));
+        let status = call(&mut ok().behind(gate), request).await.unwrap().status();
+        assert!([402, 429].contains(&status.as_u16()), "{status}");
+    };
+    let shop = Shop::new();
+    let gate = shop.gate("proxied", Access::pass(HOUR));
+    for n in 0..1_200_u32 {
+        // Two clients, in turns.
+        ask(&gate, if n % 2 == 0 { 1 } else { 2 }).await;
+    }
+    let of_address = |(_, line): &(Level, String)| line.contains("came from one address");
+    assert!(!Log::take().iter().any(of_address));
+    for _ in 0..1_500 {
+        ask(&gate, 7).await;
+    }
+    let said: Vec<_> = Log::take().into_iter().filter(of_address).collect();
+    let [(Level::WARN, line)] = &said[..] else { panic!("one line: {said:?}") };
+    assert!(line.contains("192.0.2.7") && line.contains("with_trusted_proxies"), "{line}");
 }
 
 #[test]

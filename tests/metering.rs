@@ -618,3 +618,17 @@ async fn one_balance_pays_for_routes_of_different_cost() {
     assert_eq!(ask(&text, "/").await, (200, left(8)));
     assert_eq!(shop.used(paid.hash()).await, 92);
 }
+
+#[tokio::test]
+async fn a_cost_that_panics_is_a_500_and_takes_nothing() {
+    let shop = Shop::new();
+    let api = Gate::builder(&shop.issuer, "api", Offer::new(Price::sat(1_000), Access::balance(100)));
+    let paid = Paid::buy(&shop, &api.clone().build().unwrap()).await;
+    let gate = api.with_cost_fn(|_| panic!("the closure breaks")).build().unwrap();
+    let inner = ok();
+    for credential in [None, Some(&paid.credential())] {
+        let response = call(&mut inner.behind(&gate), request(credential)).await.unwrap();
+        assert_eq!(outcome(&response), (500, Some("price_failed")));
+    }
+    assert_eq!((inner.calls(), shop.used(paid.hash()).await), (0, 0));
+}

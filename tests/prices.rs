@@ -292,6 +292,55 @@ async fn a_price_can_come_from_path_and_state() {
     }
 }
 
+/// A closure that names what is cheap by the path as it was sent, and one that
+/// goes by what the router made of it: neither is fooled by how a path is spelled.
+#[tokio::test]
+async fn another_spelling_of_a_path_is_not_cheaper() {
+    use axum::extract::Path;
+
+    let (low, high) = (Price::sat(5), Price::sat(20));
+    let as_sent = move |head: &Parts| Ok(if head.uri.path().ends_with("/sd") { low } else { high });
+    let decoded = move |head: &Parts| {
+        let mut head = head.clone();
+        async move {
+            let quality = head.extract::<Path<(u64, String)>>().await.map(|Path((_, quality))| quality);
+            match quality.as_deref() {
+                Ok("sd") => Ok(low),
+                Ok("hd") => Ok(high),
+                _ => Err(PriceError::reject(StatusCode::NOT_FOUND)),
+            }
+        }
+    };
+    let shop = Shop::new();
+    let by_text = Gate::new(&shop.issuer, "text", Offer::priced(as_sent, Access::once())).unwrap();
+    let by_meaning =
+        Gate::new(&shop.issuer, "meaning", Offer::priced_async(decoded, Access::once())).unwrap();
+    let serve = async |Path((id, quality)): Path<(u64, String)>| format!("{id} {quality}");
+    let app: axum::Router = axum::Router::new()
+        .route("/text/{id}/{quality}", axum::routing::get(serve).route_layer(L402Layer::new(by_text)))
+        .route("/meaning/{id}/{quality}", axum::routing::get(serve).route_layer(L402Layer::new(by_meaning)));
+    for (path, by_text, by_meaning) in [
+        ("7/sd", Some(5_000), Some(5_000)),
+        ("7/hd", Some(20_000), Some(20_000)),
+        ("7/%68d", Some(20_000), Some(20_000)),
+        ("7/h%64?/sd", Some(20_000), Some(20_000)),
+        ("%37/%73d", Some(20_000), Some(5_000)),
+        ("7/HD", Some(20_000), None),
+        ("7/hd%2Fsd", Some(20_000), None),
+        ("7/hd/", None, None),
+        ("7/hd/sd", None, None),
+        ("7//sd", None, None),
+    ] {
+        for (way, msat) in [("text", by_text), ("meaning", by_meaning)] {
+            let request = Request::get(format!("/{way}/{path}")).body(axum::body::Body::empty()).unwrap();
+            let response = tower::ServiceExt::oneshot(app.clone(), request).await.unwrap();
+            let status = if msat.is_some() { 402 } else { 404 };
+            assert_eq!(response.status(), status, "{way} {path}");
+            assert_eq!(msat.map(|_| amount_msat(&response)), msat, "{way} {path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_path_writes_a_caveat() {
     let clock = FixedClock::at(NOW);
@@ -473,6 +522,29 @@ async fn a_rate_is_asked_at_half_its_age_and_refused_past_it() {
             assert_eq!(outcome(&refused), (503, Some("price_unavailable")));
             assert!(refused.headers().contains_key(RETRY_AFTER));
         }
+    }
+}
+
+/// What no invoice can be for is not sold, and what comes to less than 1 msat
+/// costs that.
+#[tokio::test]
+async fn a_rate_that_is_far_off_sells_nothing_for_nothing() {
+    for (cents, per_bitcoin, msat) in [
+        (1, u64::MAX, Ok(1)),
+        (u64::MAX, u64::MAX, Ok(100_000_000_000)),
+        (1_000_000, 1, Ok(100_000_000_000_000_000)),
+        (21_000_001, 1, Err("price_failed")),
+        (u64::MAX, 1, Err("price_failed")),
+        (1, 0, Err("price_unavailable")),
+    ] {
+        let shop = shop(&Bank::at(per_bitcoin));
+        let offer = Offer::new(Price::minor(cents, USD), Access::pass(HOUR));
+        let refused = present(&Gate::new(&shop.issuer, "news", offer).unwrap(), None).await.unwrap_err();
+        let sold = match code(&refused) {
+            Some("missing_credential") => Ok(amount_msat(&refused)),
+            code => Err(code.unwrap()),
+        };
+        assert_eq!(sold, msat, "{cents} at {per_bitcoin}");
     }
 }
 

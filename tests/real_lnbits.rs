@@ -17,13 +17,14 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response, StatusCode};
+use l402::checkout::CheckoutConfig;
 use l402::client::{Client, ErrorKind, PayErrorKind, PaymentRequest, Wallet as _};
 use l402::{
-    Access, BackendError, BackendErrorKind, Cause, Challenge, Clock as _, FixedClock, Gate, Grant, HOUR,
+    Access, BackendError, BackendErrorKind, Cause, Challenge, Clock as _, DAY, FixedClock, Gate, Grant, HOUR,
     InvoiceState, Issuer, KeyRing, L402Layer, LnurlBackend, LnurlConfig, MemoryLedger, Network, Offer,
     PaymentBackend, PaymentHash, Price, RootKey, SystemClock, conformance,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::lnbits_server::{Lnbits, send};
 use tokio::net::TcpListener;
 
@@ -118,6 +119,52 @@ async fn a_paid_request_is_served() {
     }
     assert_eq!(shop.get(Some(&credential)).await.status(), 402);
     assert_eq!(shop.served(), 3);
+}
+
+/// Every offer of a 402, asked for where it says.
+#[tokio::test]
+#[ignore = "needs tests/lnbits/run"]
+async fn every_offer_of_a_checkout_is_sold() {
+    let lnbits = Lnbits::from_env();
+    let issuer = Issuer::builder(KeyRing::new(RootKey::generate()), lnbits.backend())
+        .with_network(Network::Bitcoin)
+        .with_ledger(MemoryLedger::new())
+        .with_checkout(CheckoutConfig::new("https://shop.example/l402"))
+        .build()
+        .unwrap();
+    let [once, month, credits] = [Access::once(), Access::pass(30 * DAY), Access::uses(3)];
+    let offer = |sat, access, id| Offer::new(Price::sat(sat), access).with_id(id);
+    let gate = Gate::builder(&issuer, "forecast", offer(21, once, "once"))
+        .add_offer(offer(900, month, "month"))
+        .add_offer(offer(50, credits, "credits"));
+    let app = Router::new()
+        .route("/", get(async || "sun").route_layer(L402Layer::new(gate.build().unwrap())))
+        .nest("/l402", issuer.checkout().unwrap().router());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    for (offer, uses) in [("once", 1), ("month", 4), ("credits", 3)] {
+        let refused = send(Request::get(format!("{url}/")).body(String::new()).unwrap()).await;
+        let refused: Value = serde_json::from_slice(refused.body()).unwrap();
+        let choice = json!({
+            "offer_id": offer, "payment_method": "lightning",
+            "payment_context_token": refused["payment_context_token"],
+        });
+        let asked = format!("{url}/l402/payment-request");
+        let answer = send(Request::post(asked).body(choice.to_string()).unwrap()).await;
+        let answer: Value = serde_json::from_slice(answer.body()).unwrap();
+        let invoice = answer["payment_request"]["lightning_invoice"].as_str().unwrap();
+        let preimage = lnbits.pay(invoice).await;
+        let credential = format!("L402 {}:{}", answer["token"].as_str().unwrap(), preimage.to_hex());
+        let paid = || Request::get(format!("{url}/")).header(AUTHORIZATION, &credential);
+        for _ in 0..uses {
+            let response = send(paid().body(String::new()).unwrap()).await;
+            assert_eq!(response.status(), 200, "{offer}: {:?}", response.body());
+        }
+        let status = send(paid().body(String::new()).unwrap()).await.status();
+        assert_eq!(status, if offer == "month" { 200 } else { 402 }, "{offer}");
+    }
 }
 
 /// The attack that strict settlement is there for: LNbits shows the preimage

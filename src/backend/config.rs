@@ -11,7 +11,7 @@ use super::Network;
 use crate::error::{Error, ErrorKind};
 
 /// Reads the address of a backend, without a slash at its end.
-pub(super) fn base_url(text: &str) -> Result<String, Error> {
+pub(crate) fn base_url(text: &str) -> Result<String, Error> {
     let base = text.trim().trim_end_matches('/');
     let error = |what: &str| Err(Error::new(ErrorKind::Backend, format!("address of the backend {what}")));
     let Ok(uri) = base.parse::<Uri>() else { return error("is no URL") };
@@ -40,7 +40,7 @@ pub(super) fn names_host(uri: &Uri) -> bool {
 }
 
 /// A header value that is never printed, or an error that does not show it.
-pub(super) fn secret_header(what: &str, value: &str) -> Result<HeaderValue, Error> {
+pub(crate) fn secret_header(what: &str, value: &str) -> Result<HeaderValue, Error> {
     let mut value =
         HeaderValue::from_str(value.trim()).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
             Error::new(
@@ -67,12 +67,12 @@ pub(super) fn env_flag(name: &str) -> Result<bool, Error> {
 }
 
 /// A variable of the environment that has to be set.
-pub(super) fn env(name: &str, what: &str) -> Result<Zeroizing<String>, Error> {
+pub(crate) fn env(name: &str, what: &str) -> Result<Zeroizing<String>, Error> {
     env_opt(name)?.ok_or_else(|| Error::new(ErrorKind::Backend, format!("set {name} to {what}")))
 }
 
 /// A variable of the environment; `None` where it is not set, or empty.
-pub(super) fn env_opt(name: &str) -> Result<Option<Zeroizing<String>>, Error> {
+pub(crate) fn env_opt(name: &str) -> Result<Option<Zeroizing<String>>, Error> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(Zeroizing::new(value)).filter(|value| !value.trim().is_empty())),
         Err(std::env::VarError::NotPresent) => Ok(None),

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::connect::{self, Connector};
-pub(super) use super::reach::Reach;
+pub(crate) use super::reach::Reach;
 use super::tls::Trust;
 use super::{BackendError, BackendErrorKind};
 
@@ -27,18 +27,18 @@ const MAX_ANSWER: usize = 256 * 1024;
 
 /// A client of one trust and reach. Clones share their connections.
 #[derive(Clone)]
-pub(super) struct Http {
+pub(crate) struct Http {
     client: Client<Connector, Full<Bytes>>,
     reach: Reach,
 }
 
 impl Http {
-    pub(super) fn new(trust: Trust, reach: Reach) -> Self {
+    pub(crate) fn new(trust: Trust, reach: Reach) -> Self {
         Self { client: connect::client(trust, reach), reach }
     }
 
     /// Sends a request, and reads the whole answer within `time_limit`.
-    pub(super) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
+    pub(crate) async fn send(&self, ask: Ask, time_limit: Duration) -> Result<Answer, BackendError> {
         self.send_until(ask, time_limit, None).await
     }
 
@@ -133,7 +133,7 @@ impl Ask {
         Self { method, uri, headers, body: Bytes::new() }
     }
 
-    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }

@@ -1,6 +1,7 @@
 //! Where invoices come from: a Lightning node or wallet behind one trait.
 
-// `config`, `connect`, `http`, `reach` and `tls` are beneath the backends, each of which uses a part.
+// `config`, `connect`, `http`, `reach` and `tls` are beneath the backends, and beneath the methods of a
+// checkout, each of which uses a part.
 mod call;
 mod capabilities;
 #[cfg(feature = "cln")]
@@ -10,7 +11,7 @@ pub(crate) mod cln;
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod config;
+pub(crate) mod config;
 #[cfg(feature = "_http")]
 mod connect;
 #[cfg(feature = "dev")]
@@ -43,7 +44,9 @@ mod reach;
     not(all(feature = "cln", feature = "lnd", feature = "lnurl", feature = "phoenixd")),
     allow(dead_code)
 )]
-mod tls;
+pub(crate) mod tls;
+#[cfg(feature = "gateway")]
+mod web;
 
 use std::fmt;
 use std::str::FromStr;
@@ -85,6 +88,8 @@ pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 pub(crate) use reach::Reach;
 #[cfg(feature = "client")]
 pub(crate) use tls::Trust;
+#[cfg(feature = "gateway")]
+pub(crate) use web::Web;
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -28,6 +28,8 @@ mod expiry;
 mod handle;
 mod method;
 mod offer;
+#[cfg(feature = "page")]
+mod opens;
 mod preimage;
 mod price;
 mod rate;
@@ -42,6 +44,8 @@ use http::request::Parts;
 
 pub(crate) use capabilities::contains as has_capability;
 pub(crate) use expiry::Expiry;
+#[cfg(feature = "page")]
+pub(crate) use opens::opens;
 pub(crate) use registry::{Bound, is_minted};
 pub use registry::{CaveatRegistry, Check};
 

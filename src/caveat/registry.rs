@@ -160,6 +160,12 @@ impl CaveatRegistry {
         bound.map(|(name, _)| Bound { condition: name.clone(), value: "x".repeat(MAX_BOUND) }).collect()
     }
 
+    /// Whether tokens are bound by anything.
+    #[cfg(feature = "offers")]
+    pub(crate) fn binds_any(&self) -> bool {
+        self.rules.iter().any(|(_, rule)| matches!(rule, Rule::Bind(_)))
+    }
+
     /// Whether tokens are bound by this condition.
     pub(crate) fn binds(&self, condition: &str) -> bool {
         self.rules.iter().any(|(name, rule)| **name == *condition && matches!(rule, Rule::Bind(_)))
@@ -195,8 +201,20 @@ impl Bound {
         *self.condition == *condition
     }
 
-    pub(super) fn to_caveat(&self) -> String {
+    #[cfg(feature = "page")]
+    pub(super) fn has(&self, value: &str) -> bool {
+        self.value == value
+    }
+
+    pub(crate) fn to_caveat(&self) -> String {
         format!("{}={}", self.condition, self.value)
+    }
+
+    /// Reads what [`to_caveat`](Self::to_caveat) wrote.
+    #[cfg(feature = "offers")]
+    pub(crate) fn from_caveat(text: &str) -> Option<Self> {
+        let caveat = Caveat::parse(text)?;
+        Some(Self { condition: caveat.condition.into(), value: caveat.value.to_owned() })
     }
 }
 

@@ -75,6 +75,12 @@ fn parse(entry: &str) -> Option<(&str, u8)> {
     name::is_name(name).then_some((name, tier))
 }
 
+/// The services of a list.
+#[cfg(feature = "page")]
+pub(super) fn names(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').filter_map(parse).map(|(name, _)| name)
+}
+
 pub(super) fn list<'a>(services: impl Iterator<Item = &'a str>, tier: u8) -> String {
     services.map(|name| format!("{name}:{tier}")).collect::<Vec<_>>().join(",")
 }

@@ -69,6 +69,17 @@ impl Budget {
         self
     }
 
+    /// Every limit, in msat.
+    pub fn limits(&self) -> [(Limit, u64); 5] {
+        [
+            (Limit::Request, self.request_msat),
+            (Limit::Origin, self.origin_msat),
+            (Limit::Hour, self.hour_msat),
+            (Limit::Day, self.day_msat),
+            (Limit::Total, self.total_msat),
+        ]
+    }
+
     /// The most that a payment may cost now, in msat and with its fee.
     pub(super) fn room(&self, spent: &Spent) -> u64 {
         let left = [

@@ -122,7 +122,7 @@ mod tests {
             format!(r#"Bearer realm="a, L402 b", L402 token="{t}", invoice="lnbc1", Basic realm="x""#),
             format!("Negotiate a/b+c==,L402 token={t} invoice=lnbc1"),
         ] {
-            assert_eq!(found(&[line.clone()]), [(t.clone(), "lnbc1".to_owned())], "{line}");
+            assert_eq!(found(std::slice::from_ref(&line)), [(t.clone(), "lnbc1".to_owned())], "{line}");
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
             format!(r#"Foo token="{t}", invoice="lnbc1""#),
             format!(r#"token="{t}", invoice="lnbc1""#),
         ] {
-            assert_eq!(found(&[line.clone()]), [], "{line}");
+            assert_eq!(found(std::slice::from_ref(&line)), [], "{line}");
         }
         // One that is broken does not hide the next.
         let lines = [format!(r#"L402 token="{t}", L402 token="{t}", invoice="lnbc1""#)];

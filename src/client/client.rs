@@ -96,7 +96,19 @@ impl Client {
     /// # Cancel safety
     /// As [`get`](Self::get).
     pub async fn pay(&self, service: impl Into<Service>, max_msat: u64) -> Result<Paid, Error> {
-        let response = self.follow(service.into().request()?, max_msat).await?;
+        self.pay_request(service.into().request()?, max_msat).await
+    }
+
+    /// Sends a request with a whole URL, and spends no more than this on it, as
+    /// [`pay`](Self::pay) does.
+    ///
+    /// # Errors
+    /// As [`pay`](Self::pay).
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
+    pub async fn pay_request(&self, request: Request<impl Into<Body>>, max_msat: u64) -> Result<Paid, Error> {
+        let response = self.follow(request.map(Into::into), max_msat).await?;
         let receipt = response.extensions().get().cloned();
         Ok(Paid { response, receipt })
     }
@@ -142,7 +154,7 @@ impl Client {
     }
 }
 
-/// What [`Client::pay`] bought.
+/// What [`Client::pay`] or [`Client::pay_request`] bought.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Paid {

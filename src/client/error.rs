@@ -71,7 +71,8 @@ pub enum ErrorKind {
     /// An earlier payment to the origin is on its way. Nothing new is paid
     /// before it has ended.
     InFlight,
-    /// The wallet says that the payment failed.
+    /// The wallet says that the payment failed, or could not be asked before it was
+    /// sent: nothing was paid.
     PaymentFailed,
     /// The payment may have been made. It is looked up before anything new is
     /// paid to this origin.

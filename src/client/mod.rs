@@ -104,6 +104,7 @@ mod quote;
 mod receipt;
 mod redirect;
 mod replay;
+mod restrict;
 mod service;
 mod store;
 mod token;
@@ -118,6 +119,7 @@ pub use layer::L402ClientLayer;
 pub use payer::Payer;
 pub use quote::Quote;
 pub use receipt::Receipt;
+pub use restrict::{RestrictError, Restriction};
 pub use service::L402Client;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

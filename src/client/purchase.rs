@@ -237,7 +237,11 @@ impl Payer {
     /// Whether this is a payment that the wallet has not made, for whomever: it
     /// would give its preimage again, which is the proof of that payment.
     async fn check_new(&self, payment_hash: PaymentHash) -> Result<(), Error> {
-        match self.status(payment_hash).await? {
+        let unasked = |error| {
+            let what = format!("the wallet cannot be asked of payment {payment_hash}, and nothing was paid");
+            Error::new(ErrorKind::PaymentFailed, what).with_source(error)
+        };
+        match self.status(payment_hash).await.map_err(unasked)? {
             PaymentStatus::Unknown | PaymentStatus::Failed => Ok(()),
             PaymentStatus::InFlight | PaymentStatus::Paid(_) | PaymentStatus::PaidNoPreimage => {
                 Err(invoice_used())

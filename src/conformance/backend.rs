@@ -34,6 +34,7 @@ use crate::backend::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy,
     PaymentBackend,
 };
+use crate::bolt11;
 use crate::clock::{Clock, SystemClock, unix};
 use crate::entropy::{SystemEntropy, random};
 use crate::invoice;
@@ -48,7 +49,7 @@ const ASKED_EVERY: Duration = Duration::from_millis(100);
 /// Checks what can be seen without a payment: every invoice is as asked, and
 /// look-up, health and `Debug` keep to the contract.
 ///
-/// It makes about 60 invoices of 1 msat to 21 million bitcoin and pays none.
+/// It makes about 60 invoices of 0 msat to 21 million bitcoin and pays none.
 /// Backend and invoices are on the system's clock, and time is not paused.
 ///
 /// # Panics
@@ -58,6 +59,7 @@ pub async fn check(backend: Arc<dyn PaymentBackend>) {
     suite.an_invoice_is_as_asked().await;
     suite.it_expires_when_asked_to().await;
     suite.no_amount_is_made_wrong().await;
+    suite.nothing_is_made_no_amount_of().await;
     suite.any_description_will_do().await;
     suite.many_are_made_at_once().await;
     suite.a_call_that_is_dropped_breaks_nothing().await;
@@ -188,6 +190,27 @@ impl Suite {
                 "an amount that it does not make ({amount_msat} msat) is refused as such, not as {:?}",
                 error.kind()
             );
+        }
+        self.made().await;
+    }
+
+    /// The crate asks for no invoice of 0 msat, which many nodes take for one of
+    /// any amount: then the payer is to choose, and not the backend.
+    async fn nothing_is_made_no_amount_of(&self) {
+        let answer = in_time(self.backend.create_invoice(&InvoiceRequest::test(0)), "create_invoice").await;
+        match answer {
+            Ok(invoice) => {
+                let amount_msat = bolt11::read(&invoice.bolt11).and_then(|read| read.amount_msat);
+                assert!(matches!(amount_msat, None | Some(0)), "0 msat are no other amount: {amount_msat:?}");
+            }
+            Err(error) => {
+                assert!(
+                    is_of_the_answer(error.kind()),
+                    "0 msat are refused as such, not as {:?}",
+                    error.kind()
+                );
+                self.no_preimage_is_shown(&format!("{error:?} {error}"), "an error");
+            }
         }
         self.made().await;
     }

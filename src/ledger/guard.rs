@@ -40,9 +40,13 @@ pub(crate) struct Meter {
 pub(crate) struct Debit {
     pub(crate) account: AccountId,
     pub(crate) units: u64,
+    /// How many units the token says were sold.
+    pub(crate) sold: u64,
+    /// How many the ledger is told of: as many, or none where it was credited.
     pub(crate) limit: u64,
     pub(crate) ceiling: u64,
-    /// When what was sold expires: until then the count is kept.
+    /// When what was sold expires: until then the count is kept. For an account
+    /// that was credited what the credit says, and no longer.
     pub(crate) expires_at: u64,
     /// When the presented copy expires, which its holder may have shortened.
     pub(crate) valid_until: u64,

@@ -123,6 +123,10 @@ mod tests {
             pay_by,
             valid_until: pay_by,
             is_repeated: false,
+            #[cfg(feature = "offers")]
+            handle: None,
+            #[cfg(feature = "offers")]
+            listing: None,
         }
     }
 

@@ -163,7 +163,8 @@ impl Eq for Macaroon<'_> {}
 pub struct Identifier {
     /// Version of the identifier's layout. L402 knows 0.
     pub version: u16,
-    /// The hash of the invoice that pays for the token.
+    /// The hash of the invoice that pays for the token; of a token of an account,
+    /// the account.
     pub payment_hash: PaymentHash,
     /// What makes the token one of its kind.
     pub token_id: TokenId,
@@ -195,7 +196,7 @@ impl Identifier {
 ///
 /// | bytes | is |
 /// |---|---|
-/// | 0 | format, 1: the preimage proves payment |
+/// | 0 | format, 1: the preimage proves payment; 2: an account, which the ledger says is paid for |
 /// | 1..5 | id of the root key |
 /// | 5..10 | issued at, unix seconds, big-endian |
 /// | 10 | count of minted caveats |
@@ -205,6 +206,9 @@ pub struct TokenId([u8; 32]);
 
 /// The format byte of tokens whose preimage proves payment.
 pub(crate) const FORMAT_PREIMAGE: u8 = 1;
+/// The format byte of tokens of an account, which stands in place of the payment
+/// hash. No preimage is needed, and none is enough.
+pub(crate) const FORMAT_ACCOUNT: u8 = 2;
 
 impl TokenId {
     pub(crate) fn new(key_id: [u8; 4], issued_at: u64, minted: u8, random: [u8; 21]) -> Self {
@@ -215,6 +219,13 @@ impl TokenId {
         bytes[10] = minted;
         bytes[11..].copy_from_slice(&random);
         Self(bytes)
+    }
+
+    /// The same, of a token of an account.
+    #[cfg(feature = "offers")]
+    pub(crate) fn of_account(mut self) -> Self {
+        self.0[0] = FORMAT_ACCOUNT;
+        self
     }
 
     /// The bytes as they stand in the identifier.

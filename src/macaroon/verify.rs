@@ -13,8 +13,9 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{FORMAT_PREIMAGE, Macaroon, TokenId};
+use super::{FORMAT_ACCOUNT, FORMAT_PREIMAGE, Macaroon, TokenId};
 use crate::keys::SigningKeys;
+use crate::ledger::AccountId;
 use crate::preimage::{PaymentHash, Preimage};
 use crate::refusal::Refusal;
 
@@ -78,25 +79,33 @@ pub(crate) struct Verified<'m> {
     token_id: TokenId,
 }
 
-/// Checks identifier, signature and preimage, in this order.
+/// Checks identifier, signature and preimage, in this order. `accounts` says
+/// whether tokens of accounts are known.
 pub(crate) fn verify<'m>(
     macaroon: &'m Macaroon<'m>,
     preimage: Option<&Preimage>,
     keys: &SigningKeys,
+    accounts: bool,
 ) -> Result<Verified<'m>, Refusal> {
     let identifier = macaroon.identifier();
     let token_id = identifier.token_id;
-    if identifier.version != 0 || token_id.format() != FORMAT_PREIMAGE {
+    let is_of_account = accounts && token_id.format() == FORMAT_ACCOUNT;
+    if identifier.version != 0 || !(is_of_account || token_id.format() == FORMAT_PREIMAGE) {
         return Err(Refusal::UnknownFormat);
     }
     let key = keys.by_id(token_id.key_id()).ok_or(Refusal::UnknownKey)?;
+    // What the ledger has credited ends with the ledger, be it a pass.
+    if is_of_account && !keys.backs_metered(token_id.key_id()) {
+        return Err(Refusal::UnknownKey);
+    }
     if !macaroon.verify(&*key.root(macaroon.identifier_bytes())) {
         return Err(Refusal::BadSignature);
     }
     if macaroon.caveats().len() < usize::from(token_id.minted()) {
         return Err(Refusal::BadSignature);
     }
-    if preimage.is_some_and(|preimage| preimage.payment_hash() != identifier.payment_hash) {
+    // An account has no preimage, whatever its bytes are the hash of.
+    if preimage.is_some_and(|preimage| is_of_account || preimage.payment_hash() != identifier.payment_hash) {
         return Err(Refusal::WrongPreimage);
     }
     Ok(Verified { macaroon, payment_hash: identifier.payment_hash, token_id })
@@ -109,6 +118,12 @@ impl<'m> Verified<'m> {
 
     pub(crate) fn token_id(&self) -> TokenId {
         self.token_id
+    }
+
+    /// The account that the ledger has to say was paid for; `None` where a
+    /// preimage or the backend says so.
+    pub(crate) fn account(&self) -> Option<AccountId> {
+        (self.token_id.format() == FORMAT_ACCOUNT).then(|| self.payment_hash.into())
     }
 
     /// Every caveat, with whether the server minted it.

@@ -49,7 +49,8 @@ where
         if answer::is_preflight(&head) {
             if self.forward_preflight {
                 // What is wrong with a credential is nobody's concern here.
-                credential::discard(&mut head.headers);
+                let bearers = self.gate.load().0.issuer.takes_bearers();
+                credential::discard(&mut head.headers, bearers);
                 return ResponseFuture::forwarded(self.inner.call(Request::from_parts(head, body)));
             }
             self.give_back_readiness();

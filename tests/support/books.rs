@@ -94,17 +94,18 @@ impl Books {
         entries[0].clone()
     }
 
-    /// Makes an invoice of at most 2^64 msat with this description of at most 639 bytes.
+    /// Makes an invoice of at most 2^64 msat, or for 0 of any amount, with this description of at most 639 bytes.
     pub fn make(&self, amount_msat: u64, description: &str, expiry: u64, label: Option<String>) -> Entry {
         let mut preimage = [0; 32];
         SystemEntropy.fill(&mut preimage);
         let preimage = Preimage::from_bytes(preimage);
         let (secp, key) = (Secp256k1::new(), SecretKey::from_slice(&[7; 32]).unwrap());
-        let bolt11 = InvoiceBuilder::new(Currency::Regtest)
+        let builder = InvoiceBuilder::new(Currency::Regtest)
             .description(description.to_owned())
             .payment_hash(sha256::Hash::from_byte_array(*preimage.payment_hash().as_bytes()))
-            .payment_secret(PaymentSecret([9; 32]))
-            .amount_milli_satoshis(amount_msat)
+            .payment_secret(PaymentSecret([9; 32]));
+        let builder = if amount_msat > 0 { builder.amount_milli_satoshis(amount_msat) } else { builder };
+        let bolt11 = builder
             .timestamp(SystemClock.now())
             .expiry_time(Duration::from_secs(expiry))
             .min_final_cltv_expiry_delta(18)

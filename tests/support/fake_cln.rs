@@ -159,6 +159,9 @@ async fn invoice(books: &Books, settings: &Settings, body: &[u8]) -> Result<Stri
     if new.label.len() > 128 || new.description.len() >= 640 || new.amount_msat > 1_000_000_000_000_000_000 {
         return Err(failure(500, -32602, "too long, or too large"));
     }
+    if new.amount_msat == 0 {
+        return Err(failure(500, -32602, "amount_msat: should be positive msat or 'any'"));
+    }
     if books.find(|entry| entry.label.as_deref() == Some(&new.label)).is_some() {
         return Err(failure(500, 900, format!("Duplicate label '{}'", new.label)));
     }

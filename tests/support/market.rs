@@ -1,239 +1,238 @@
-//! Wallets that fail as they are told, and a server that asks what it is told.
+//! A server that sells three offers by Lightning and by two gateways, which stand
+//! beside it on loopback; and a buyer.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
 use axum::Router;
-use axum::extract::Request;
-use axum::response::Response;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use l402::client::{PayError, PayErrorKind, Payer, Payment, PaymentRequest, PaymentStatus, Wallet};
-use l402::macaroon::{Identifier, mint};
-use l402::{BackendError, BackendErrorKind, DevBackend, Network, PaymentHash, Preimage};
-use lightning_invoice::Currency;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::{get, post};
+use http::{HeaderMap, StatusCode};
+use l402::checkout::{Checkout, CheckoutConfig, GatewayRequest, SignedWebhook, WebhookSecret};
+use l402::{
+    Access, Clock, Currency, DAY, DevBackend, ExchangeRate, FixedClock, Gate, GateBuilder, Grant, Issuer,
+    IssuerBuilder, KeyRing, L402Layer, Ledger, MINUTE, Network, Offer, Price, RootKey, SystemClock,
+};
+use serde_json::{Value, json};
 
-use crate::bolt11::Bolt11;
-use crate::wire::{NOW, Shop};
+use super::wire::{Answer, NOW, ROOT, Server, serve};
 
-/// Pays by the shop's wallet, on its clock.
-pub fn payer(shop: &Shop) -> Payer {
-    Payer::new(shop.wallet.clone()).with_clock(shop.clock.clone())
+pub const BASE: &str = "https://api.example.com/l402";
+/// What server and gateways share.
+pub const SECRET: [u8; 32] = [0x5e; 32];
+
+pub fn secret() -> WebhookSecret {
+    WebhookSecret::new(SECRET).unwrap()
 }
 
-/// What a payment shall come to.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// As the wallet beneath says.
-    Pays,
-    /// Paid, and then this kind of error.
-    PaysThen(PayErrorKind),
-    /// Not paid, and this kind of error.
-    Fails(PayErrorKind),
-    /// Paid, and a preimage that is another's.
-    Lies,
-    /// Paid, and this fee.
-    Costs(u64),
-    /// Paid, and never a word.
-    Hangs,
-    /// Not paid, and a panic.
-    Panics,
+pub fn at(unix: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(unix)
 }
 
-/// What the wallet says of a payment.
-#[derive(Clone, Copy, Debug)]
-pub enum Says {
-    Truth,
-    Unknown,
-    InFlight,
-    Failed,
-    PaidNoPreimage,
-    Nothing,
+/// What a gateway answers.
+pub type Reply = Arc<dyn Fn(&GatewayRequest) -> (StatusCode, Value) + Send + Sync>;
+
+#[derive(Clone)]
+struct Desk {
+    asks: Arc<Mutex<Vec<GatewayRequest>>>,
+    reply: Reply,
 }
 
-/// A wallet that pays as the script says, then as the one beneath it.
-#[derive(Clone, Debug)]
-pub struct Scripted {
-    beneath: DevBackend,
-    script: Arc<Mutex<VecDeque<Outcome>>>,
-    says: Arc<Mutex<Says>>,
-    asked: Arc<Mutex<Vec<PaymentRequest>>>,
-    paid: Arc<Mutex<HashSet<PaymentHash>>>,
-    network: Network,
-    limits_fees: bool,
+/// A gateway: it takes what is signed, and remembers what it was asked.
+pub struct Gateway {
+    asks: Arc<Mutex<Vec<GatewayRequest>>>,
+    server: Server,
 }
 
-impl Scripted {
-    pub fn new(beneath: &DevBackend, script: impl IntoIterator<Item = Outcome>) -> Self {
-        Self {
-            beneath: beneath.clone(),
-            script: Arc::new(Mutex::new(script.into_iter().collect())),
-            says: Arc::new(Mutex::new(Says::Truth)),
-            asked: Arc::default(),
-            paid: Arc::default(),
-            network: Network::Regtest,
-            limits_fees: true,
-        }
+impl Gateway {
+    pub async fn start(reply: Reply) -> Self {
+        let asks = Arc::<Mutex<Vec<GatewayRequest>>>::default();
+        let desk = Desk { asks: asks.clone(), reply };
+        let server = serve(Router::new().route("/checkouts", post(make)).with_state(desk)).await;
+        Self { asks, server }
     }
 
-    pub fn of_network(mut self, network: Network) -> Self {
-        self.network = network;
-        self
+    pub async fn with_page() -> Self {
+        Self::start(Arc::new(|ask| {
+            let url = format!("https://pay.example.com/{}", &ask.idempotency_key[..8]);
+            (StatusCode::OK, json!({ "checkout_url": url, "expires_at": ask.expires_at }))
+        }))
+        .await
     }
 
-    pub fn without_fee_limits(mut self) -> Self {
-        self.limits_fees = false;
-        self
+    pub async fn with_address() -> Self {
+        Self::start(Arc::new(|ask| {
+            let asset = ask.asset.clone().unwrap_or("btc".into());
+            let chain = ask.chain.clone().unwrap_or("bitcoin".into());
+            (StatusCode::OK, json!({ "address": "bcrt1qexample", "asset": asset, "chain": chain }))
+        }))
+        .await
     }
 
-    pub fn says(&self, says: Says) {
-        *self.says.lock().unwrap() = says;
+    pub fn url(&self) -> String {
+        format!("http://{}/checkouts", self.server.address)
     }
 
-    /// How many payments it made.
-    pub fn payments(&self) -> usize {
-        self.paid.lock().unwrap().len()
+    pub fn asks(&self) -> Vec<GatewayRequest> {
+        self.asks.lock().unwrap().clone()
     }
 
-    /// What it was asked to pay.
-    pub fn asked(&self) -> Vec<PaymentRequest> {
-        self.asked.lock().unwrap().clone()
+    /// What it was asked last.
+    pub fn last(&self) -> GatewayRequest {
+        self.asks.lock().unwrap().last().expect("the gateway was asked").clone()
     }
 }
 
-#[async_trait]
-impl Wallet for Scripted {
-    fn network(&self) -> Network {
-        self.network
+async fn make(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+    secret().verify(&headers, &body, SystemClock.now()).expect("the server signs what it asks");
+    let ask: GatewayRequest = serde_json::from_slice(&body).unwrap();
+    let (status, answer) = (desk.reply)(&ask);
+    desk.asks.lock().unwrap().push(ask);
+    (status, answer.to_string())
+}
+
+pub struct Market {
+    pub clock: FixedClock,
+    pub wallet: DevBackend,
+    pub issuer: Issuer,
+    pub gate: Gate,
+    pub checkout: Checkout,
+    pub card: Gateway,
+    pub onchain: Gateway,
+    pub server: Server,
+}
+
+pub fn once() -> Offer {
+    Offer::new(Price::minor(100, Currency::new("USD")), Access::once())
+        .with_id("once")
+        .with_title("One-time Access")
+        .with_description("Access to the resource for a single session")
+}
+
+pub fn month() -> Offer {
+    Offer::new(Price::minor(1500, Currency::new("EUR")), Access::pass(30 * DAY))
+        .with_id("month")
+        .with_title("Monthly Subscription")
+}
+
+pub fn credits() -> Offer {
+    Offer::new(Price::msat(5_000_001), Access::uses(1000)).with_id("credits").with_title("1,000 credits")
+}
+
+impl Market {
+    pub async fn new(ledger: impl Ledger + 'static) -> Self {
+        Self::with(ledger, |config| config, |issuer| issuer, |gate| gate).await
     }
 
-    fn limits_fees(&self) -> bool {
-        self.limits_fees
+    pub async fn with(
+        ledger: impl Ledger + 'static,
+        config: impl FnOnce(CheckoutConfig) -> CheckoutConfig,
+        issuer: impl FnOnce(IssuerBuilder) -> IssuerBuilder,
+        gate: impl FnOnce(GateBuilder) -> GateBuilder,
+    ) -> Self {
+        let (card, onchain) = (Gateway::with_page().await, Gateway::with_address().await);
+        let by_card = SignedWebhook::new("credit_card", "Credit Card", &card.url(), secret()).unwrap();
+        let by_chain = SignedWebhook::new("onchain", "On-chain", &onchain.url(), secret()).unwrap();
+        let config = config(
+            CheckoutConfig::new(BASE)
+                .with_terms_url("https://example.com/terms")
+                .add_method(by_card)
+                .add_method(by_chain.with_bitcoin()),
+        );
+        let clock = FixedClock::at(NOW);
+        let wallet = DevBackend::with_clock(clock.clone());
+        let builder = Issuer::builder(KeyRing::new(RootKey::new(ROOT).unwrap()), wallet.clone())
+            .with_network(Network::Regtest)
+            .with_clock(clock.clone())
+            .with_server_challenges(u64::MAX, MINUTE)
+            .with_rates(10 * MINUTE, |_: Currency| async { Ok(ExchangeRate::per_bitcoin(10_000_000)?) })
+            .with_ledger(ledger)
+            .with_checkout(config);
+        let issuer = issuer(builder).build().unwrap();
+        let builder = Gate::builder(&issuer, "forecast", once()).add_offer(month()).add_offer(credits());
+        let gate = gate(builder).build().unwrap();
+        let checkout = issuer.checkout().unwrap();
+        let app = Router::new()
+            .route("/forecast", get(forecast).route_layer(L402Layer::new(gate.clone())))
+            .nest("/l402", checkout.router());
+        let server = serve(app).await;
+        Self { clock, wallet, issuer, gate, checkout, card, onchain, server }
     }
 
-    async fn pay(&self, payment: &PaymentRequest) -> Result<Payment, PayError> {
-        self.asked.lock().unwrap().push(payment.clone());
-        let outcome = self.script.lock().unwrap().pop_front().unwrap_or(Outcome::Pays);
-        match outcome {
-            Outcome::Fails(kind) => return Err(PayError::new(kind, "as told")),
-            Outcome::Panics => panic!("as told"),
-            _ => {}
-        }
-        let paid = match own(payment.payment_hash) {
-            Some(preimage) => Payment::new(preimage, 0),
-            None => Wallet::pay(&self.beneath, payment).await?,
-        };
-        self.paid.lock().unwrap().insert(payment.payment_hash);
-        match outcome {
-            Outcome::PaysThen(kind) => Err(PayError::new(kind, "as told")),
-            Outcome::Lies => Ok(Payment::new(Preimage::from_bytes([7; 32]), 0)),
-            Outcome::Costs(fee_msat) => Ok(Payment::new(paid.preimage, fee_msat)),
-            Outcome::Hangs => std::future::pending().await,
-            _ => Ok(paid),
-        }
+    /// A 402 without a credential.
+    pub async fn refused(&self) -> Answer {
+        self.refused_with(&[]).await
     }
 
-    async fn status(&self, payment_hash: PaymentHash) -> Result<PaymentStatus, BackendError> {
-        let says = *self.says.lock().unwrap();
-        Ok(match says {
-            Says::Truth => match own(payment_hash) {
-                Some(preimage) if self.paid.lock().unwrap().contains(&payment_hash) => {
-                    PaymentStatus::Paid(Payment::new(preimage, 0))
-                }
-                Some(_) => PaymentStatus::Unknown,
-                None => self.beneath.status(payment_hash).await?,
-            },
-            Says::Unknown => PaymentStatus::Unknown,
-            Says::InFlight => PaymentStatus::InFlight,
-            Says::Failed => PaymentStatus::Failed,
-            Says::PaidNoPreimage => PaymentStatus::PaidNoPreimage,
-            Says::Nothing => {
-                return Err(BackendError::new(BackendErrorKind::Connect, "as told"));
-            }
-        })
+    pub async fn refused_with(&self, lines: &[&str]) -> Answer {
+        let answer = self.server.get("/forecast", lines).await;
+        assert_eq!(answer.status, 402, "{}", answer.text());
+        answer
+    }
+
+    /// A fresh context.
+    pub async fn context(&self) -> String {
+        text(&self.refused().await.json()["payment_context_token"])
+    }
+
+    pub async fn post(&self, path: &str, lines: &[&str], body: &[u8]) -> Answer {
+        let length = format!("Content-Length: {}", body.len());
+        let lines: Vec<_> =
+            lines.iter().copied().chain([&*length, "Content-Type: application/json"]).collect();
+        self.server.send_body(&format!("POST {path}"), &lines, body).await
+    }
+
+    /// A payment request.
+    pub async fn ask(&self, body: &Value) -> Answer {
+        self.post("/l402/payment-request", &[], body.to_string().as_bytes()).await
+    }
+
+    /// Chooses an offer and a method from a fresh 402.
+    pub async fn choose(&self, offer: &str, method: &str) -> Value {
+        let body = json!({"offer_id": offer, "payment_method": method, "payment_context_token": self.context().await});
+        let answer = self.ask(&body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// A webhook of a gateway, signed now.
+    pub async fn tell(&self, method: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        let signature = secret().sign(body.as_bytes(), self.clock.now());
+        let line = format!("L402-Signature: {}", signature.to_str().unwrap());
+        self.post(&format!("/l402/webhooks/{method}"), &[&line], body.as_bytes()).await
+    }
+
+    /// What the gateway tells when the last checkout was paid in full.
+    pub fn settled(ask: &GatewayRequest, payment: &str) -> Value {
+        json!({"payment": payment, "order": ask.order, "state": "settled",
+               "amount": ask.amount, "currency": ask.currency})
+    }
+
+    /// Status and body of a request with this Authorization.
+    pub async fn get(&self, authorization: &str) -> (u16, String) {
+        let line = format!("Authorization: {authorization}");
+        let answer = self.server.get("/forecast", &[&line]).await;
+        let said = if answer.status == 200 { answer.text().to_owned() } else { answer.code() };
+        (answer.status, said)
+    }
+
+    /// Whether the status URL of an answer says that it is paid.
+    pub async fn is_paid(&self, answer: &Value) -> bool {
+        let url = text(&answer["status_url"]);
+        let path = url.strip_prefix("https://api.example.com").unwrap();
+        let answer = self.server.get(path, &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["paid"].as_bool().unwrap()
     }
 }
 
-/// A server that asks for whatever it is told, and takes any credential that
-/// holds this token.
-#[derive(Clone, Default)]
-pub struct Asking {
-    lines: Arc<Mutex<Vec<String>>>,
-    opens: Arc<Mutex<Option<String>>>,
-    /// The Authorization lines of every request.
-    pub seen: Arc<Mutex<Vec<Vec<String>>>>,
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("a text: {value}")).to_owned()
 }
 
-impl Asking {
-    pub fn asks(&self, lines: impl IntoIterator<Item = String>) {
-        *self.lines.lock().unwrap() = lines.into_iter().collect();
-    }
-
-    /// Whoever shows this token gets in.
-    pub fn opens(&self, token: &str) {
-        *self.opens.lock().unwrap() = Some(format!("L402 {token}:"));
-    }
-
-    pub fn requests(&self) -> usize {
-        self.seen.lock().unwrap().len()
-    }
-
-    pub fn router(&self) -> Router {
-        let this = self.clone();
-        Router::new().fallback(move |request: Request| {
-            let this = this.clone();
-            async move { this.answer(&request) }
-        })
-    }
-
-    fn answer(&self, request: &Request) -> Response {
-        let lines = request.headers().get_all(AUTHORIZATION).iter();
-        let lines: Vec<_> = lines.map(|line| line.to_str().unwrap().to_owned()).collect();
-        let opens = self.opens.lock().unwrap().clone();
-        let is_open = opens.is_some_and(|token| lines.iter().any(|line| line.starts_with(&token)));
-        self.seen.lock().unwrap().push(lines);
-        let mut response = Response::builder().status(if is_open { 200 } else { 402 });
-        if !is_open {
-            for line in self.lines.lock().unwrap().iter() {
-                response = response.header(WWW_AUTHENTICATE, line);
-            }
-        }
-        response.body("{}".into()).unwrap()
-    }
-}
-
-fn own(hash: PaymentHash) -> Option<Preimage> {
-    (0..=u8::MAX).map(preimage).find(|preimage| preimage.payment_hash() == hash)
-}
-
-/// The preimages that a scripted wallet learns where the invoice is not of the
-/// wallet beneath.
-pub fn preimage(n: u8) -> Preimage {
-    Preimage::from_bytes([n; 32])
-}
-
-/// An invoice that a scripted wallet pays: to edit before it is written.
-pub fn invoice(n: u8, amount_msat: u64) -> Bolt11 {
-    Bolt11 {
-        currency: Currency::Regtest,
-        amount_msat: Some(amount_msat),
-        hash: *preimage(n).payment_hash().as_bytes(),
-        timestamp: NOW,
-        expiry: Duration::from_secs(300),
-        edit: |_| {},
-    }
-}
-
-/// An L402 token for the same payment, with these caveats.
-pub fn token(n: u8, caveats: &[&str]) -> String {
-    let payment_hash = preimage(n).payment_hash();
-    let identifier = Identifier { version: 0, payment_hash, token_id: [n; 32].into() };
-    mint(b"root", &identifier, caveats).unwrap().to_base64()
-}
-
-/// A challenge as servers write it.
-pub fn challenge(token: &str, invoice: &str) -> String {
-    format!(r#"L402 version="0", token="{token}", invoice="{invoice}""#)
+async fn forecast(grant: Grant) -> String {
+    format!("{} {:?}", grant.basis().code(), grant.remaining())
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use l402::{
-    BackendError, Capabilities, DevBackend, Invoice, InvoiceRequest, InvoiceState, PaymentBackend,
-    PaymentHash,
+    BackendError, BackendErrorKind, Capabilities, DevBackend, Invoice, InvoiceRequest, InvoiceState,
+    PaymentBackend, PaymentHash,
 };
 
 /// What a node does when it is asked for an invoice.
@@ -20,6 +20,8 @@ pub enum Mode {
     Fails,
     Hangs,
     Takes(Duration),
+    /// Asked too often, and again after this.
+    Limits(Duration),
 }
 
 /// Clones are one node.
@@ -69,6 +71,10 @@ impl PaymentBackend for Node {
             Mode::Fails => return Err(BackendError::connect("refused")),
             Mode::Hangs => pending().await,
             Mode::Takes(time) => tokio::time::sleep(time).await,
+            Mode::Limits(time) => {
+                let kind = BackendErrorKind::RateLimited { retry_after: Some(time) };
+                return Err(BackendError::new(kind, "too often"));
+            }
         }
         self.wallet.create_invoice(ask).await
     }

@@ -43,7 +43,11 @@ impl PayingPhoenixd {
     }
 
     pub fn wallet_with(&self, password: &str) -> PhoenixdWallet {
-        wallet_at(&format!("http://{}", self.server.address), password)
+        wallet_at(&self.url(), password)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.address)
     }
 }
 

@@ -1,4 +1,5 @@
 //! The servers that `tests/servers/run` starts, and a way to them that can be cut.
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::net::SocketAddr;
 use std::sync::Arc;

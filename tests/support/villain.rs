@@ -129,9 +129,8 @@ pub fn answer(status: u16, lines: &[String], body: &str) -> Vec<u8> {
 
 /// The head of an answer whose body ends with the connection.
 pub fn head(status: u16, lines: &[String]) -> String {
-    let start = format!("HTTP/1.1 {status} Whatever\r\nconnection: close");
-    let lines = lines.iter().map(String::as_str);
-    [std::iter::once(&*start).chain(lines).collect::<Vec<_>>().join("\r\n"), "\r\n\r\n".to_owned()].concat()
+    let lines: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
+    format!("HTTP/1.1 {status} Whatever\r\nconnection: close\r\n{lines}\r\n")
 }
 
 /// A line that asks for a payment.

@@ -92,7 +92,11 @@ impl Paid {
 
 /// Serves the app on an ephemeral port of loopback until the test ends.
 pub async fn serve(app: Router) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), app)
+}
+
+/// The same on a port that the app had to know of.
+pub fn serve_on(listener: TcpListener, app: Router) -> Server {
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     Server { address, task }
@@ -116,11 +120,7 @@ impl Server {
     }
 
     pub async fn send_body(&self, request: &str, lines: &[&str], body: &[u8]) -> Answer {
-        let mut socket = self.open(request, lines).await;
-        socket.write_all(body).await.unwrap();
-        let mut bytes = Vec::new();
-        within(socket.read_to_end(&mut bytes)).await.unwrap();
-        Answer::parse(&bytes)
+        send_to(self.address, request, lines, body).await
     }
 
     pub async fn get(&self, path: &str, lines: &[&str]) -> Answer {
@@ -130,19 +130,41 @@ impl Server {
     /// A connection on which the head was sent. The server closes it after the
     /// answer, unless the lines upgrade it.
     pub async fn open(&self, request: &str, lines: &[&str]) -> TcpStream {
-        let mut head = format!("{request} HTTP/1.1\r\nHost: localhost\r\n");
-        if !lines.iter().any(|line| line.to_ascii_lowercase().starts_with("connection:")) {
-            head.push_str("Connection: close\r\n");
-        }
-        for line in lines {
-            head.push_str(line);
-            head.push_str("\r\n");
-        }
-        head.push_str("\r\n");
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
-        socket.write_all(head.as_bytes()).await.unwrap();
-        socket
+        open(self.address, request, lines).await
     }
+}
+
+async fn open(address: SocketAddr, request: &str, lines: &[&str]) -> TcpStream {
+    let mut head = format!("{request} HTTP/1.1\r\nHost: localhost\r\n");
+    if !lines.iter().any(|line| line.to_ascii_lowercase().starts_with("connection:")) {
+        head.push_str("Connection: close\r\n");
+    }
+    for line in lines {
+        head.push_str(line);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket
+}
+
+/// Sends a request to whoever listens there, and reads the whole answer.
+pub async fn send_to(address: SocketAddr, request: &str, lines: &[&str], body: &[u8]) -> Answer {
+    let mut socket = open(address, request, lines).await;
+    socket.write_all(body).await.unwrap();
+    let mut bytes = Vec::new();
+    within(socket.read_to_end(&mut bytes)).await.unwrap();
+    Answer::parse(&bytes)
+}
+
+/// Posts a body to a URL of loopback.
+pub async fn post(url: &str, lines: &[&str], body: &[u8]) -> Answer {
+    let url = url.split('#').next().unwrap();
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let length = format!("Content-Length: {}", body.len());
+    let lines: Vec<_> = lines.iter().copied().chain([&*length]).collect();
+    send_to(authority.parse().unwrap(), &format!("POST /{path}"), &lines, body).await
 }
 
 /// Fails a test that would hang.

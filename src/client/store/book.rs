@@ -181,8 +181,8 @@ mod tests {
         PaymentHash::from_bytes(bytes)
     }
 
-    fn preimage() -> Option<Preimage> {
-        Some(Preimage::from_bytes([7; 32]))
+    fn preimage() -> Preimage {
+        Preimage::from_bytes([7; 32])
     }
 
     fn purchase(n: usize, origin: &str) -> Purchase {
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_oldest_token_makes_room_for_a_new_one() {
-        let held = PurchaseState::Held { preimage: preimage().unwrap(), fee_msat: 0, paid_at: NOW };
+        let held = PurchaseState::Held { preimage: preimage(), fee_msat: 0, paid_at: NOW };
         let mut book = full(&held);
         book.purchases[0].state = PurchaseState::Pending;
         assert_eq!(
