@@ -9,7 +9,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use l402::macaroon::{Identifier, mint};
-use l402::{Gate, Offer};
+use l402::{Gate, Offer, Preimage};
 use l402_fuzz::bolt11::{assemble, letters, node_id, to_groups};
 use l402_fuzz::{Credential, NOW, ROOT, Says, issuer, pass, pass_gate};
 
@@ -18,7 +18,8 @@ fn main() -> std::io::Result<()> {
     bolt11()?;
     challenge()?;
     credential()?;
-    macaroon()
+    macaroon()?;
+    paying()
 }
 
 fn write(target: &str, name: &str, input: impl AsRef<[u8]>) -> std::io::Result<()> {
@@ -219,4 +220,37 @@ fn macaroon() -> std::io::Result<()> {
         ("cut", minted[..minted.len() - 1].to_vec()),
     ];
     seeds.iter().try_for_each(|(name, input)| write("macaroon", name, input))
+}
+
+fn paying() -> std::io::Result<()> {
+    let payment_hash = Preimage::from_bytes([1; 32]).payment_hash();
+    let invoice = |hash: &[u8], hrp: &str| {
+        let fields = [
+            (1, to_groups(hash)),
+            (13, to_groups(b"forecast")),
+            (16, to_groups(&[8; 32])),
+            (6, vec![9, 12]), // 300 seconds
+            (5, vec![16, 8, 0]),
+        ];
+        assemble(unsigned(hrp, NOW, &fields).as_bytes()).expect("an invoice")
+    };
+    let good = invoice(payment_hash.as_bytes(), "lnbcrt210n");
+    let identifier = Identifier { version: 0, payment_hash, token_id: [2; 32].into() };
+    let token = |caveats: &[&str]| mint(ROOT, &identifier, caveats).expect("a token").to_base64();
+    let ours = token(&["services=forecast:0", "forecast_valid_until=1900003600"]);
+    let once = token(&["services=forecast:0", "forecast_max_uses=1", "preimage=00"]);
+    let (of_others, dear) = (invoice(&[7; 32], "lnbcrt210n"), invoice(payment_hash.as_bytes(), "lnbcrt9m"));
+    let seeds = [
+        ("ours", format!(r#"L402 macaroon="{ours}", invoice="{good}", version="0", token="{ours}""#)),
+        ("no_comma", format!(r#"L402 version="0" token="eyJhIjoxfQ.00ff", invoice="{good}""#)),
+        ("once", format!(r#"LSAT macaroon="{once}", invoice="{good}""#)),
+        ("behind_others", format!("Bearer realm=\"a, L402 b\"\nBasic x==, L402 token={ours} invoice={good}")),
+        ("two", format!(r#"L402 token="{ours}", invoice="{dear}", L402 token="{once}", invoice="{good}""#)),
+        ("of_another_payment", format!(r#"L402 token="{ours}", invoice="{of_others}""#)),
+        ("no_preimage", format!(r#"L402 token="opaque", invoice="{of_others}""#)),
+        ("dear", format!(r#"L402 token="{ours}", invoice="{dear}""#)),
+        ("split", format!(r#"L402 token="a\"b:c", invoice="{good}""#)),
+        ("expired", format!(r#"L402 token="{}", invoice="{good}""#, token(&["forecast_valid_until=x"]))),
+    ];
+    seeds.iter().try_for_each(|(name, input)| write("paying", name, input))
 }
