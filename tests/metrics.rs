@@ -7,6 +7,8 @@
 #[allow(dead_code)] // its own main and customers
 #[path = "../examples/observability.rs"]
 mod example;
+#[path = "support/market.rs"]
+mod market;
 #[path = "support/wire.rs"]
 mod wire;
 
@@ -17,12 +19,14 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use l402::checkout::{CheckoutConfig, SignedWebhook};
 use l402::metrics::{ALL, Kind, Metric};
 use l402::{
-    Access, BackendError, Capabilities, DAY, DevBackend, Gate, GateBuilder, HOUR, Invoice, InvoiceRequest,
-    InvoiceState, Issuer, KeyRing, L402Layer, LookUpBy, MINUTE, MemoryLedger, Network, Offer, PaymentBackend,
-    PaymentHash, Price, RootKey,
+    Access, BackendError, Capabilities, Clock as _, DAY, DevBackend, Gate, GateBuilder, HOUR, Invoice,
+    InvoiceRequest, InvoiceState, Issuer, KeyRing, L402Layer, LookUpBy, MINUTE, MemoryLedger, Network, Offer,
+    PaymentBackend, PaymentHash, Price, RootKey, SystemClock,
 };
+use market::Market;
 use serde_json::Value;
 use wire::{Paid, Server, serve};
 
@@ -68,15 +72,21 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
 /// with the values that the requests come to, its type and its labels.
 #[tokio::test]
 async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
+    // An order of another server, from before anything is counted.
+    let elsewhere = Market::new(MemoryLedger::new()).await;
+    elsewhere.choose("credits", "onchain").await;
+    let foreign = Market::settled(&elsewhere.onchain.last(), "p").to_string();
     let handle = example::record().unwrap();
     let wallet = DevBackend::new();
     let fails = std::sync::Arc::<Mutex<bool>>::default();
+    let card = SignedWebhook::new("card", "Card", "http://127.0.0.1:9/", market::secret()).unwrap();
     let issuer = Issuer::builder(
         KeyRing::new(RootKey::generate()),
         Bank { wallet: wallet.clone(), fails: fails.clone() },
     )
     .with_network(Network::Regtest)
     .with_ledger(MemoryLedger::new())
+    .with_checkout(CheckoutConfig::new("http://127.0.0.1/l402").add_method(card))
     .build()
     .unwrap();
     let gate = |name, access| Gate::builder(&issuer, name, Offer::new(Price::sat(21), access));
@@ -96,6 +106,7 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
             "/ready",
             get(async || "").route_layer(layer(gate("ready", Access::uses(10)).with_invoice_pool(5))),
         )
+        .nest("/l402", issuer.checkout().unwrap().router())
         .merge(example::metrics(handle.clone()));
     let server = serve(app).await;
 
@@ -118,6 +129,11 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
         }
         tokio::task::yield_now().await;
     }
+    let signature = market::secret().sign(foreign.as_bytes(), SystemClock.now());
+    let signature = format!("L402-Signature: {}", signature.to_str().unwrap());
+    let length = format!("Content-Length: {}", foreign.len());
+    let told = server.send_body("POST /l402/webhooks/card", &[&signature, &length], foreign.as_bytes()).await;
+    assert_eq!(told.status, 200, "{}", told.text());
     *fails.lock().unwrap() = true;
     assert_eq!(server.get("/counted", &[]).await.status, 503);
 
@@ -139,6 +155,7 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
         (r#"l402_dry_run_refusals_total{service="dry",code="missing_credential"}"#, 1.0),
         (r#"l402_settlements_total{service="counted",outcome="charged"}"#, 3.0),
         (r#"l402_settlements_total{service="broken",outcome="given_back"}"#, 1.0),
+        (r#"l402_payments_total{method="card",outcome="unknown_order"}"#, 1.0),
         (r#"l402_limit_hits_total{service="rated",limit="pass_rate"}"#, 1.0),
         (r#"l402_pool_invoices{service="ready",offer="default"}"#, 2.0),
         (r#"l402_look_ups_total{state="settled"}"#, 3.0),

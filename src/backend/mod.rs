@@ -45,8 +45,6 @@ mod reach;
     allow(dead_code)
 )]
 pub(crate) mod tls;
-#[cfg(feature = "gateway")]
-mod web;
 
 use std::fmt;
 use std::str::FromStr;
@@ -88,8 +86,6 @@ pub use phoenixd::{PhoenixdBackend, PhoenixdConfig};
 pub(crate) use reach::Reach;
 #[cfg(feature = "client")]
 pub(crate) use tls::Trust;
-#[cfg(feature = "gateway")]
-pub(crate) use web::Web;
 
 /// The chain whose coins are paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

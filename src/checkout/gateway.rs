@@ -10,7 +10,7 @@
 //! Either POST carries `L402-Signature`. Amounts are in minor units, of bitcoin
 //! satoshi (`BTC`); times are unix seconds.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::Uri;
@@ -23,10 +23,15 @@ use super::secret::SIGNATURE;
 use super::{
     CheckoutRequest, CheckoutSession, PaymentEvent, PaymentMethod, PaymentState, WebhookError, WebhookSecret,
 };
-use crate::backend::{BackendError, BackendErrorKind, Web};
+use crate::backend::http::{Ask, Http, Reach};
+use crate::backend::tls::Trust;
+use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::price::{Amount, Currency, Price, Unit};
+
+/// How long an answer may take: less than a checkout waits.
+const TIME_LIMIT: Duration = Duration::from_secs(8);
 
 /// What a server asks a gateway for, as it stands on the wire.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -118,7 +123,7 @@ pub struct SignedWebhook {
     url: Uri,
     secrets: Vec<WebhookSecret>,
     takes_bitcoin: bool,
-    web: Web,
+    http: Http,
 }
 
 impl SignedWebhook {
@@ -134,7 +139,7 @@ impl SignedWebhook {
         secret: WebhookSecret,
     ) -> Result<Self, Error> {
         let (name, payment_type, url) = (name.into(), payment_type.into(), read_url(url)?);
-        Ok(Self { name, payment_type, url, secrets: vec![secret], takes_bitcoin: false, web: Web::new() })
+        Ok(Self { name, payment_type, url, secrets: vec![secret], takes_bitcoin: false, http: http() })
     }
 
     /// Takes webhooks under this older secret too, until the gateway has the new one.
@@ -180,7 +185,7 @@ impl PaymentMethod for SignedWebhook {
             asset: ask.asset.clone(),
             chain: ask.chain.clone(),
         };
-        let answer: Answer = post(&self.web, &self.url, &self.secrets[0], &request).await?;
+        let answer: Answer = post(&self.http, &self.url, &self.secrets[0], &request).await?;
         let expires_at = answer.expires_at.unwrap_or(ask.expires_at);
         match answer {
             Answer { checkout_url: Some(url), .. } => Ok(CheckoutSession::redirect(url, expires_at)),
@@ -256,7 +261,7 @@ fn read_amount(amount: u64, currency: &str) -> Option<Amount> {
 pub struct WebhookSender {
     url: Uri,
     secret: WebhookSecret,
-    web: Web,
+    http: Http,
 }
 
 impl WebhookSender {
@@ -265,7 +270,7 @@ impl WebhookSender {
     /// # Errors
     /// The URL is none.
     pub fn new(url: &str, secret: WebhookSecret) -> Result<Self, Error> {
-        Ok(Self { url: read_url(url)?, secret, web: Web::new() })
+        Ok(Self { url: read_url(url)?, secret, http: http() })
     }
 
     /// Sends what became of a payment, once, and waits until the server has it.
@@ -289,7 +294,7 @@ impl WebhookSender {
         let (amount, currency) = paid.unzip();
         let (payment, order) = (event.payment().to_owned(), event.order().to_owned());
         let told = Told { payment, order, state, amount, currency };
-        post(&self.web, &self.url, &self.secret, &told).await.map(|Received {}| ())
+        post(&self.http, &self.url, &self.secret, &told).await.map(|Received {}| ())
     }
 }
 
@@ -301,8 +306,12 @@ fn received(amount: Amount) -> (u64, String) {
     }
 }
 
+fn http() -> Http {
+    Http::new(Trust::Public, Reach::Any)
+}
+
 async fn post<T: serde::de::DeserializeOwned>(
-    web: &Web,
+    http: &Http,
     url: &Uri,
     secret: &WebhookSecret,
     body: &impl Serialize,
@@ -311,7 +320,8 @@ async fn post<T: serde::de::DeserializeOwned>(
     // By this host's own clock: the other side compares it with its own.
     let signature = secret.sign(text.as_bytes(), SystemClock.now());
     let body = RawValue::from_string(text).expect("what was serialized is JSON");
-    web.post_json(url.clone(), [(SIGNATURE, signature)], &body).await
+    let ask = Ask::post(url.clone()).json(&body).header(SIGNATURE, signature);
+    http.send(ask, TIME_LIMIT).await?.json()
 }
 
 fn read_url(url: &str) -> Result<Uri, Error> {
