@@ -2,7 +2,7 @@
 //! delivered never exceeds what was sold, and the uses that are lost are those
 //! that were in flight, each of which the ledger lists.
 //!
-//! `L402_TEST_SEED` repeats a run, `L402_TEST_LEDGERS` names further ledgers.
+//! `L402_TEST_SEED` repeats a run, `L402_TEST_LEDGERS` names other ledgers than SQLite.
 #![allow(missing_docs)]
 
 #[path = "support/stores.rs"]

@@ -1,7 +1,7 @@
-//! Four processes ask one account for a million uses in all: as many are
-//! granted as were sold.
+//! Four processes ask each ledger for a million uses in all: as many are granted
+//! as were sold.
 //!
-//! `L402_TEST_LEDGERS` names further ledgers.
+//! `L402_TEST_LEDGERS` names other ledgers than SQLite.
 #![allow(missing_docs)]
 
 #[path = "support/stores.rs"]
@@ -16,7 +16,8 @@ use l402::ledger::Reserved;
 use stores::{Process, Random, account, ask, say};
 
 const PROCESSES: u64 = 4;
-const ATTEMPTS: u64 = 1_000_000;
+/// Attempts on each of three accounts: a million on each ledger.
+const ATTEMPTS: u64 = 333_400;
 /// Requests that a process has under way at once.
 const AT_ONCE: u64 = 50;
 

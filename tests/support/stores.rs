@@ -11,7 +11,7 @@ use l402::{Entropy, PaymentHash, SqliteLedger};
 
 /// Set in the processes that a test starts: what they are to do.
 const TASK: &str = "L402_TEST_TASK";
-/// URLs of further ledgers to test, separated by commas.
+/// URLs of ledgers to test in place of SQLite, separated by commas.
 const LEDGERS: &str = "L402_TEST_LEDGERS";
 
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -52,11 +52,12 @@ pub(crate) async fn settle(url: &str) {
     }
 }
 
-/// Every ledger to test: a new file, and what [`LEDGERS`] names.
+/// The ledgers to test: those that [`LEDGERS`] names, else a new file.
 pub(crate) fn urls(dir: &Path) -> Vec<String> {
-    let more = std::env::var(LEDGERS).unwrap_or_default();
-    let more = more.split(',').filter(|url| !url.is_empty()).map(str::to_owned);
-    std::iter::once(format!("sqlite:{}", dir.join("uses.db").display())).chain(more).collect()
+    match std::env::var(LEDGERS) {
+        Ok(urls) => urls.split(',').map(str::to_owned).collect(),
+        Err(_) => vec![format!("sqlite:{}", dir.join("uses.db").display())],
+    }
 }
 
 pub(crate) fn ask(account: AccountId, nonce: [u8; 16], limit: u64) -> Reserve {
