@@ -26,19 +26,24 @@ use crate::answer::{self, Refused};
 use crate::caveat::Bound;
 #[cfg(feature = "offers")]
 use crate::checkout::Listing;
-use crate::credential::{self, Presented};
+use crate::claim::Claim;
+use crate::credential;
+#[cfg(all(feature = "offers", feature = "page"))]
+use crate::credential::Presented;
+use crate::decision::{Bearer, Decided, Judged, Outer, Payable, Pending, Unpriced};
+use crate::demand::{Cost, FreeIf, opens};
 use crate::error::Error;
-use crate::event::{self, Event};
-use crate::gate_builder::{Cost, FreeIf, GateBuilder, opens};
+use crate::event;
+use crate::gate_builder::GateBuilder;
 use crate::grant::{Basis, Grant, Taken};
-use crate::issuer::{Claim, Issuer};
+use crate::issuer::Issuer;
 use crate::ledger::{Debit, Reservation};
 use crate::limit::{FreeRequests, Pool};
 use crate::offer::Offer;
-use crate::price::{Amount, Price, Unit};
+use crate::price::Price;
 use crate::pricer::PriceError;
 use crate::refusal::Refusal;
-use crate::ruling::{Granted, Ruling};
+use crate::ruling::Granted;
 use crate::sale;
 
 /// One protected thing: a service name, the offers that open it, and what it
@@ -328,93 +333,6 @@ impl Gate {
     }
 }
 
-/// Who asks: with what credential, and what a gate further out took for it.
-#[derive(Debug)]
-pub(crate) struct Bearer {
-    presented: Option<Presented>,
-    outer: Option<Outer>,
-}
-
-impl Bearer {
-    fn of(presented: Option<Presented>) -> Self {
-        Self { presented, outer: None }
-    }
-
-    /// Nobody chose to show a cookie: one that is broken is as good as none, so
-    /// that its browser is not shut out until it forgets it.
-    #[cfg(feature = "page")]
-    fn excuse(&self, refused: Refused) -> Refused {
-        let broken = refused.refusal.status() == StatusCode::UNAUTHORIZED;
-        if broken && self.presented.as_ref().is_some_and(Presented::is_cookie) {
-            Refusal::MissingCredential.into()
-        } else {
-            refused
-        }
-    }
-}
-
-/// What a gate further out took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Outer {
-    pub(crate) taken: Taken,
-    remaining: Option<u64>,
-}
-
-/// What a gate says of a request at once.
-#[derive(Debug)]
-pub(crate) enum Judged {
-    Decided(Decided),
-    Undecided(Pending),
-}
-
-impl From<Result<Decided, Box<Unpriced>>> for Judged {
-    fn from(refused: Result<Decided, Box<Unpriced>>) -> Self {
-        refused.map_or_else(|unpriced| Self::Undecided(Pending::Unpriced(unpriced)), Self::Decided)
-    }
-}
-
-/// What has to be asked before a request is decided.
-#[expect(clippy::large_enum_variant, reason = "a use is asked for in the larger one")]
-#[derive(Debug)]
-pub(crate) enum Pending {
-    /// A credential is good, if pricer, backend and ledger say so too.
-    Ruled(Bearer, Ruling),
-    /// The accounts of the application's own user.
-    #[cfg(feature = "offers")]
-    Subject(Bearer, crate::checkout::Subject),
-    /// The price of what is to be sold.
-    Unpriced(Box<Unpriced>),
-}
-
-/// A refusal that buying this offer mends, at a price that has to be asked.
-#[derive(Debug)]
-pub(crate) struct Unpriced {
-    bearer: Bearer,
-    refused: Refused,
-    offer: Arc<Offer>,
-}
-
-/// What becomes of a request.
-#[expect(clippy::large_enum_variant, reason = "the admitted path allocates nothing")]
-#[derive(Debug)]
-pub(crate) enum Decided {
-    Admitted(Admission),
-    Refused(Response<Bytes>),
-    /// Refused, and answered with a challenge: it never reaches the inner
-    /// service, which need not be kept ready while the backend is asked.
-    Payable(Payable),
-}
-
-/// A refusal that buying this offer at this price mends.
-#[derive(Debug)]
-pub(crate) struct Payable {
-    refused: Refused,
-    offer: Arc<Offer>,
-    price: Amount,
-    #[cfg(feature = "offers")]
-    presented: Option<Presented>,
-}
-
 impl GateInner {
     /// The offers whose tokens open this request, the one that is sold first.
     pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
@@ -452,31 +370,6 @@ impl GateInner {
     /// Whether the gate lets this request pass, whatever it costs.
     fn lets_pass(&self, head: &Parts) -> bool {
         self.free_if.as_ref().is_some_and(|free_if| free_if.holds(head))
-    }
-
-    fn tell_admission(&self, grant: &Grant, debit: Option<&Debit>) {
-        self.issuer.0.events.tell(|| Event::Admission {
-            service: &self.service,
-            offer: grant.offer(),
-            basis: grant.basis,
-            units: debit.map_or(0, |debit| debit.units),
-            remaining: grant.remaining(),
-            worth_msat: debit.and_then(|debit| self.worth_msat(grant, debit)),
-        });
-    }
-
-    /// The part of its token's price that a debit uses up.
-    fn worth_msat(&self, grant: &Grant, debit: &Debit) -> Option<u64> {
-        let token = grant.token.as_ref()?;
-        let price = match token.sold_for {
-            Some(price) => price,
-            None => match self.offers.iter().find(|offer| offer.id == token.offer)?.pricing.fixed()? {
-                Price::Amount(price) => price,
-                Price::Free => return None,
-            },
-        };
-        let msat = u128::from(price.value()) * u128::from(debit.units) / u128::from(debit.sold.max(1));
-        (price.unit() == Unit::Msat).then(|| u64::try_from(msat).unwrap_or(u64::MAX))
     }
 
     /// Whether the request carries what this gate requires tokens to be bound to.

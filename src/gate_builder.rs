@@ -1,22 +1,21 @@
 //! What a gate is made of, checked before the first request.
 
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 
 use crate::admission::ChargeOn;
+use crate::claim::Claim;
+use crate::demand::{Cost, FreeIf, opens};
 use crate::error::{Error, ErrorKind};
 use crate::event;
 use crate::gate::{Gate, GateInner};
-use crate::issuer::{Claim, Issuer};
+use crate::issuer::Issuer;
 use crate::limit::{FreeRequests, Level, Pool};
 use crate::name;
 use crate::offer::Offer;
 use crate::price::{Price, Unit};
-use crate::pricer::PriceError;
 use crate::sale;
 
 /// Longest token that is sold, in bytes. A challenge carries it twice, with an
@@ -32,8 +31,8 @@ const MAX_POOL: usize = 1024;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct GateBuilder {
-    issuer: Issuer,
-    service: Arc<str>,
+    pub(crate) issuer: Issuer,
+    pub(crate) service: Arc<str>,
     claim: Option<Arc<Claim>>,
     offers: Vec<Arc<Offer>>,
     min_tier: u8,
@@ -47,7 +46,7 @@ pub struct GateBuilder {
     pool_size: usize,
     dry_run: bool,
     #[cfg(feature = "page")]
-    page: Option<Arc<crate::page::Page>>,
+    pub(crate) page: Option<Arc<crate::page::Page>>,
     #[cfg(feature = "offers")]
     pub(crate) subject: Option<crate::checkout::SubjectFn>,
 }
@@ -261,18 +260,6 @@ impl GateBuilder {
         Ok(())
     }
 
-    /// The gate's own page, or the issuer's.
-    #[cfg(feature = "page")]
-    fn page(&self) -> Result<Option<Arc<crate::page::Page>>, Error> {
-        match (&self.page, &self.issuer.0.page) {
-            (Some(_), None) => Err(Error::new(
-                ErrorKind::Page,
-                format!("gate `{}` has a page: give the issuer its route with `with_page`", self.service),
-            )),
-            (own, issuers) => Ok(own.clone().or_else(|| issuers.as_ref().map(|(_, page)| page.clone()))),
-        }
-    }
-
     /// The pool of the offer that the gate sells a request of the fewest units.
     fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
@@ -320,15 +307,6 @@ impl GateBuilder {
         self
     }
 
-    /// Shows people this page in place of the
-    /// [issuer's](crate::IssuerBuilder::with_page), whose route it shares.
-    #[cfg(feature = "page")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
-    pub fn with_page(mut self, page: crate::page::Page) -> Self {
-        self.page = Some(Arc::new(page));
-        self
-    }
-
     /// Every capability that an offer sells or the gate requires, once.
     fn known_capabilities(&self) -> Vec<String> {
         let sold = self.offers.iter().flat_map(|offer| offer.capabilities.iter());
@@ -336,22 +314,6 @@ impl GateBuilder {
         known.sort_unstable();
         known.dedup();
         known
-    }
-
-    #[cfg(feature = "offers")]
-    fn check_subject(&self) -> Result<(), Error> {
-        let issuer = &self.issuer.0;
-        let why = if self.subject.is_none() {
-            return Ok(());
-        } else if issuer.checkout.is_none() || issuer.meter.is_none() {
-            "give the issuer `with_checkout` and `with_ledger`"
-        } else if issuer.caveats.binds_any() {
-            "the issuer's registry cannot bind them"
-        } else {
-            return Ok(());
-        };
-        let message = format!("gate `{}`: admits users from accounts: {why}", self.service);
-        Err(Error::new(ErrorKind::Offer, message))
     }
 
     /// The gate.
@@ -429,55 +391,4 @@ impl GateBuilder {
         }
         Ok(gate)
     }
-}
-
-/// How many units a request takes.
-#[derive(Clone)]
-pub(crate) enum Cost {
-    Fixed(u64),
-    Computed(Arc<dyn Fn(&Parts) -> u64 + Send + Sync>),
-}
-
-impl Cost {
-    /// # Errors
-    /// The closure panics.
-    pub(crate) fn units(&self, head: &Parts) -> Result<u64, PriceError> {
-        match self {
-            Self::Fixed(units) => Ok(*units),
-            Self::Computed(units) => catch_unwind(AssertUnwindSafe(|| units(head)))
-                .map_err(|_| PriceError::failed("closure of the cost panicked")),
-        }
-    }
-}
-
-impl fmt::Debug for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fixed(units) => units.fmt(f),
-            Self::Computed(_) => f.write_str("by the request"),
-        }
-    }
-}
-
-/// Which requests pass free.
-#[derive(Clone)]
-pub(crate) struct FreeIf(Arc<dyn Fn(&Parts) -> bool + Send + Sync>);
-
-impl FreeIf {
-    pub(crate) fn holds(&self, head: &Parts) -> bool {
-        catch_unwind(AssertUnwindSafe(|| self.0(head))).unwrap_or(false)
-    }
-}
-
-impl fmt::Debug for FreeIf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("by the request")
-    }
-}
-
-/// Whether what an offer sells is enough for these requirements.
-pub(crate) fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units: u64) -> bool {
-    offer.tier >= min_tier
-        && offer.access.max_uses().is_none_or(|sold| sold >= units)
-        && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
 }

@@ -95,6 +95,7 @@ mod challenge;
 #[cfg(feature = "offers")]
 #[cfg_attr(docsrs, doc(cfg(feature = "offers")))]
 pub mod checkout;
+mod claim;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
 pub mod client;
@@ -104,6 +105,8 @@ mod clock;
 pub mod conformance;
 mod credential;
 mod deadline;
+mod decision;
+mod demand;
 #[cfg(doc)]
 pub mod edges {
     //! Behaviour at the edges.
@@ -123,6 +126,7 @@ mod grant;
 mod grpc;
 mod invoice;
 mod issuer;
+mod issuer_builder;
 mod keys;
 pub mod ledger;
 mod limit;
@@ -157,6 +161,7 @@ mod sync;
 mod testing;
 mod warn;
 mod watched;
+mod worth;
 
 pub use admission::{Admission, ChargeOn};
 pub use answer::Cause;
@@ -205,7 +210,8 @@ pub use gate_builder::GateBuilder;
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub use grant::TestGrant;
 pub use grant::{Basis, Grant};
-pub use issuer::{Issuer, IssuerBuilder};
+pub use issuer::Issuer;
+pub use issuer_builder::IssuerBuilder;
 pub use keys::{KeyRing, RootKey};
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]

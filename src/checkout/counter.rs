@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::context::Choices;
 use super::{CheckoutConfig, PaymentMethod};
 use crate::gate::{Gate, GateInner};
-use crate::issuer::{Issuer, IssuerBuilder};
+use crate::issuer::Issuer;
+use crate::issuer_builder::IssuerBuilder;
 use crate::offer::Offer;
 
 /// The checkout of an issuer, in the hands of the issuer.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
+use crate::error::{Error, ErrorKind};
 use crate::gate_builder::GateBuilder;
 use crate::ledger::AccountId;
 
@@ -118,5 +119,20 @@ impl GateBuilder {
     ) -> Self {
         self.subject = Some(SubjectFn(Arc::new(subject)));
         self
+    }
+
+    pub(crate) fn check_subject(&self) -> Result<(), Error> {
+        let issuer = &self.issuer.0;
+        let why = if self.subject.is_none() {
+            return Ok(());
+        } else if issuer.checkout.is_none() || issuer.meter.is_none() {
+            "give the issuer `with_checkout` and `with_ledger`"
+        } else if issuer.caveats.binds_any() {
+            "the issuer's registry cannot bind them"
+        } else {
+            return Ok(());
+        };
+        let message = format!("gate `{}`: admits users from accounts: {why}", self.service);
+        Err(Error::new(ErrorKind::Offer, message))
     }
 }

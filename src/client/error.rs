@@ -7,6 +7,7 @@ use std::fmt;
 use super::budget::Limit;
 use super::quote::Quote;
 use super::receipt::Receipt;
+use crate::preimage::PaymentHash;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -95,6 +96,18 @@ impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
         Self(Box::new(Inner { kind, message, source: None, quote: None, receipt: None }))
+    }
+
+    pub(crate) fn invoice_used() -> Self {
+        let what = "the server's invoice was used before, for another token or by another payer of the wallet: \
+                    nothing is paid";
+        Self::new(ErrorKind::InvoiceUsed, what)
+    }
+
+    pub(crate) fn in_flight(hash: PaymentHash) -> Self {
+        let what =
+            format!("payment {hash}, begun before, is on its way: nothing new is paid until it has ended");
+        Self::new(ErrorKind::InFlight, what)
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<BoxError>) -> Self {

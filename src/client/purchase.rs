@@ -28,7 +28,6 @@ use super::payer::{Payer, in_time};
 use super::quote::Quote;
 use super::receipt::Receipt;
 use super::store::{Begun, Purchase, PurchaseState};
-use super::token::Token;
 use super::wallet::{PayErrorKind, Payment, PaymentRequest, PaymentStatus};
 use crate::preimage::PaymentHash;
 
@@ -100,7 +99,7 @@ impl Payer {
         }
         let purchase = match again {
             Some(purchase) => {
-                self.show(quote_of(&purchase, &wanted)).await?;
+                self.show(Quote::of(&purchase, wanted.body.clone())).await?;
                 purchase
             }
             None => self.begin(&wanted).await?,
@@ -130,13 +129,13 @@ impl Payer {
                 }
                 PaymentStatus::PaidNoPreimage => return Err(self.settle_without(&purchase).await),
                 PaymentStatus::Failed => in_time(self.store.fail(hash)).await?,
-                PaymentStatus::InFlight => return Err(in_flight(hash)),
+                PaymentStatus::InFlight => return Err(Error::in_flight(hash)),
                 PaymentStatus::Unknown if self.now() >= purchase.pay_by.saturating_add(GRACE) => {
                     in_time(self.store.fail(hash)).await?;
                 }
                 PaymentStatus::Unknown if wanted.scopes().any(|scope| scope == purchase.scope) => {
                     if self.now().saturating_add(MIN_LEFT) > purchase.pay_by {
-                        return Err(in_flight(hash));
+                        return Err(Error::in_flight(hash));
                     }
                     let limit_msat = self.limit_of(wanted);
                     let cost_msat = purchase.cost_msat();
@@ -244,7 +243,7 @@ impl Payer {
         match self.status(payment_hash).await.map_err(unasked)? {
             PaymentStatus::Unknown | PaymentStatus::Failed => Ok(()),
             PaymentStatus::InFlight | PaymentStatus::Paid(_) | PaymentStatus::PaidNoPreimage => {
-                Err(invoice_used())
+                Err(Error::invoice_used())
             }
         }
     }
@@ -299,7 +298,7 @@ impl Payer {
             Begun::OverBudget(limit) => {
                 Err(check::over_budget(limit, purchase.amount_msat, self.limit_of(wanted)))
             }
-            Begun::Exists => Err(invoice_used()),
+            Begun::Exists => Err(Error::invoice_used()),
         }
     }
 
@@ -384,28 +383,4 @@ impl Wanted {
     fn scopes(&self) -> impl Iterator<Item = String> {
         self.challenges.iter().map(|challenge| challenge.token.scope_at(&self.path))
     }
-}
-
-/// What a purchase costs that was begun before, and not paid.
-fn quote_of(purchase: &Purchase, wanted: &Wanted) -> Quote {
-    Quote {
-        origin: purchase.origin.clone(),
-        path: purchase.path.clone(),
-        services: Token::read(&purchase.token).map(|token| token.services.clone()).unwrap_or_default(),
-        amount_msat: purchase.amount_msat,
-        max_fee_msat: purchase.max_fee_msat,
-        offered_msat: vec![purchase.amount_msat],
-        body: wanted.body.clone(),
-    }
-}
-
-fn invoice_used() -> Error {
-    let what = "the server's invoice was used before, for another token or by another payer of the wallet: \
-                nothing is paid";
-    Error::new(ErrorKind::InvoiceUsed, what)
-}
-
-fn in_flight(hash: PaymentHash) -> Error {
-    let what = format!("payment {hash}, begun before, is on its way: nothing new is paid until it has ended");
-    Error::new(ErrorKind::InFlight, what)
 }

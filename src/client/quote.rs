@@ -4,6 +4,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::store::Purchase;
+use super::token::Token;
+
 /// What one request would cost: what a confirmation decides on, and what a dry
 /// run gives in place of an answer.
 #[derive(Clone)]
@@ -25,6 +28,21 @@ pub struct Quote {
     /// The body of the server's answer, where [`Client`](super::Client) read it:
     /// many servers list their offers in it. It may be anything.
     pub body: Option<Bytes>,
+}
+
+impl Quote {
+    /// What a purchase costs that was begun before, and not paid.
+    pub(super) fn of(purchase: &Purchase, body: Option<Bytes>) -> Self {
+        Self {
+            origin: purchase.origin.clone(),
+            path: purchase.path.clone(),
+            services: Token::read(&purchase.token).map(|token| token.services.clone()).unwrap_or_default(),
+            amount_msat: purchase.amount_msat,
+            max_fee_msat: purchase.max_fee_msat,
+            offered_msat: vec![purchase.amount_msat],
+            body,
+        }
+    }
 }
 
 impl fmt::Debug for Quote {

@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::{ClientId, Clients, ForwardedHeader, Proxies, Quota, Reuse};
 use crate::clock::MINUTE;
 use crate::error::Error;
-use crate::issuer::IssuerBuilder;
+use crate::issuer_builder::IssuerBuilder;
 
 #[derive(Debug)]
 pub(crate) struct Config {

@@ -85,6 +85,7 @@
 
 mod accept;
 mod answer;
+mod builder;
 mod escape;
 mod form;
 mod html;

@@ -12,7 +12,8 @@ use tower_service::Service;
 
 use crate::admission::{Admission, Settlement};
 use crate::deadline::Deadline;
-use crate::gate::{Decided, Gate, Payable, Pending};
+use crate::decision::{Decided, Payable, Pending};
+use crate::gate::Gate;
 
 use super::Body;
 

@@ -8,7 +8,8 @@ use tower_service::Service;
 
 use crate::answer;
 use crate::credential;
-use crate::gate::{Decided, Gate, Judged};
+use crate::decision::{Decided, Judged};
+use crate::gate::Gate;
 
 use super::{Body, ResponseFuture};
 

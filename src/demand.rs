@@ -1,0 +1,61 @@
+//! What a gate asks of a request: how many units, or nothing at all.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::offer::Offer;
+use crate::pricer::PriceError;
+
+/// How many units a request takes.
+#[derive(Clone)]
+pub(crate) enum Cost {
+    Fixed(u64),
+    Computed(Arc<dyn Fn(&Parts) -> u64 + Send + Sync>),
+}
+
+impl Cost {
+    /// # Errors
+    /// The closure panics.
+    pub(crate) fn units(&self, head: &Parts) -> Result<u64, PriceError> {
+        match self {
+            Self::Fixed(units) => Ok(*units),
+            Self::Computed(units) => catch_unwind(AssertUnwindSafe(|| units(head)))
+                .map_err(|_| PriceError::failed("closure of the cost panicked")),
+        }
+    }
+}
+
+impl fmt::Debug for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(units) => units.fmt(f),
+            Self::Computed(_) => f.write_str("by the request"),
+        }
+    }
+}
+
+/// Which requests pass free.
+#[derive(Clone)]
+pub(crate) struct FreeIf(pub(crate) Arc<dyn Fn(&Parts) -> bool + Send + Sync>);
+
+impl FreeIf {
+    pub(crate) fn holds(&self, head: &Parts) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.0(head))).unwrap_or(false)
+    }
+}
+
+impl fmt::Debug for FreeIf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("by the request")
+    }
+}
+
+/// Whether what an offer sells is enough for these requirements.
+pub(crate) fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units: u64) -> bool {
+    offer.tier >= min_tier
+        && offer.access.max_uses().is_none_or(|sold| sold >= units)
+        && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
+}
