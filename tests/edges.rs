@@ -1,14 +1,14 @@
 //! What stands around a gate on a real server: odd paths, forwarding headers,
 //! preflights, CORS, compression, timeouts, buffers, shutdown, new offers.
 
+#[path = "support/untouchable.rs"]
+mod untouchable;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,8 +19,6 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{any, get};
-use bytes::Bytes;
-use http_body::Frame;
 use l402::{Access, Gate, GateBuilder, Grant, HOUR, L402Layer, Offer, Paid, Price, Refusal, SettleLayer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -30,6 +28,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_http::timeout::TimeoutLayer;
+use untouchable::Untouchable;
 use wire::{Paid as Token, Shop, read_head, serve, within};
 
 fn counted(shop: &Shop, name: &str) -> Gate {
@@ -557,21 +556,6 @@ async fn the_state_may_give_paid_another_gate_while_the_server_runs() {
     live.0.store(Arc::new(builder.with_offer(dear).add_offer(old).build().unwrap()));
     assert_eq!(server.get("/", &[]).await.json()["l402"]["offer"], "dear");
     assert_eq!(server.get("/", &[&token.line()]).await.text(), "default");
-}
-
-/// A body that fails the test where anyone reads it.
-struct Untouchable;
-
-impl http_body::Body for Untouchable {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        panic!("the body was read before the request was admitted")
-    }
 }
 
 #[tokio::test]

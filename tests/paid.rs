@@ -1,14 +1,13 @@
 //! `Paid`: a handler that is gated by an extractor alone, and what is charged
 //! for it with and without a `SettleLayer` above.
 
+#[path = "support/untouchable.rs"]
+mod untouchable;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,7 +18,6 @@ use axum::middleware::from_extractor_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use bytes::Bytes;
-use http_body::Frame;
 use l402::{
     Access, ChargeOn, Gate, Grant, HOUR, L402Layer, Offer, Paid, PaymentHash, Preimage, Price, Refusal,
     SettleLayer,
@@ -27,6 +25,7 @@ use l402::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tower::{Layer as _, ServiceExt as _, service_fn};
+use untouchable::Untouchable;
 use wire::{Answer, Paid as Token, Shop, read_head, serve, within};
 
 fn counted(shop: &Shop, name: &str) -> Gate {
@@ -616,21 +615,6 @@ async fn what_a_handler_keeps_holds_no_use_back() {
         assert_eq!(again.settle("again").headers()["cache-control"], "private");
     }
     assert_eq!((used(&shop, &token).await, open(&shop).await), (2, 0));
-}
-
-/// A body that fails the test where anyone reads it.
-struct Untouchable;
-
-impl http_body::Body for Untouchable {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        panic!("the body was read before the request was admitted")
-    }
 }
 
 #[tokio::test]
