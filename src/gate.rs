@@ -221,9 +221,11 @@ impl Gate {
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
-        let price = match self.0.issuer.0.limits.enter_pricing() {
-            Some(_place) => offer.pricing.ask(head).await,
-            None => Err(Refusal::Busy.into()),
+        // Whoever paid at a gate further out is no one to turn away.
+        let price = if bearer.outer.is_some() {
+            sale::ask_price(&self.0, head, &offer).await
+        } else {
+            sale::ask_price_once_counted(&self.0, head, &offer).await
         };
         self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
     }

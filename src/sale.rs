@@ -21,7 +21,7 @@ use crate::limit::{self, ClientId, Ready, Refill};
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
-use crate::price::{Amount, Unit};
+use crate::price::{Amount, Price, Unit};
 use crate::refusal::Refusal;
 
 /// Shortest time in which an invoice can be paid, in seconds.
@@ -53,6 +53,27 @@ pub(crate) struct Sold {
     /// What else the 402 offers.
     #[cfg(feature = "offers")]
     pub(crate) listing: Option<Arc<crate::checkout::Listing>>,
+}
+
+/// Asks what the offer costs a request, in a place among those that ask.
+pub(crate) async fn ask_price(gate: &GateInner, head: &Parts, offer: &Offer) -> Result<Price, Refused> {
+    let _place = gate.issuer.0.limits.enter_pricing().ok_or(Refusal::Busy)?;
+    offer.pricing.ask(head).await
+}
+
+/// As [`ask_price`], and counts the question for its client as a challenge, so
+/// that nobody keeps the pricer from others. With a price it is given back: a
+/// sale is counted by itself, and what is free is not counted.
+pub(crate) async fn ask_price_once_counted(
+    gate: &GateInner,
+    head: &Parts,
+    offer: &Offer,
+) -> Result<Price, Refused> {
+    let issuer = &*gate.issuer.0;
+    let client = issuer.limits.take_client(head, issuer.clock.now())?;
+    let price = ask_price(gate, head, offer).await?;
+    issuer.limits.give_back(client);
+    Ok(price)
 }
 
 /// Sells an offer of the gate for this price.

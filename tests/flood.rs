@@ -7,6 +7,8 @@
 mod node;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use allocation_counter::measure;
@@ -14,11 +16,11 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use l402::{
     Access, CaveatRegistry, Challenge, ClientId, DAY, DevBackend, ErrorKind, FixedClock, ForwardedHeader,
     Gate, Issuer, IssuerBuilder, KeyRing, MINUTE, MemoryLedger, Network, Offer, PaymentHash, PeerAddr, Price,
-    Refusal, Revocation, RootKey,
+    PriceError, Refusal, Revocation, RootKey,
 };
 use node::{Mode, Node};
 
@@ -140,6 +142,42 @@ async fn by_default_a_client_gets_60_a_minute_and_the_server_makes_100_a_second(
     shop.clock.advance(MINUTE);
     assert_eq!(sold(&gate, || from("192.0.2.1"), 100).await, 60);
     assert_eq!(shop.node.asked(), 182);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_turned_away_before_the_pricer() {
+    let shop = Shop::with(|builder| builder.with_client_challenges(3, MINUTE));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let offer = Offer::priced_async(
+        move |head| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let price = match head.headers.get("price").map(|price| price.as_bytes()) {
+                Some(b"free") => Ok(Price::Free),
+                Some(_) => Err(PriceError::reject(StatusCode::NOT_FOUND)),
+                None => Ok(Price::sat(21)),
+            };
+            async move { price }
+        },
+        Access::once(),
+    );
+    let gate = Gate::new(&shop.issuer, "docs", offer).unwrap();
+
+    // What is free is not counted.
+    for _ in 0..10 {
+        gate.admit(&mut from_with("192.0.2.1", &[("price", "free")])).await.expect("it costs nothing");
+    }
+    assert_eq!(sold(&gate, || from("192.0.2.1"), 10).await, 3);
+    assert_eq!(asked.swap(0, Ordering::SeqCst), 13, "and not for those who were turned away");
+
+    // What has no price is.
+    let nothing = || from_with("192.0.3.1", &[("price", "none")]);
+    for _ in 0..3 {
+        assert_eq!(ask(&gate, nothing()).await.status(), 404);
+    }
+    assert_eq!(sold(&gate, nothing, 10).await, 0);
+    assert_eq!(sold(&gate, || from("192.0.3.1"), 10).await, 0);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

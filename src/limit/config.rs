@@ -49,7 +49,8 @@ impl IssuerBuilder {
 
     /// How many challenges one client may ask for in such a time, with a burst
     /// of `n`: 60 in a minute unless set. Beyond it the answer is 429 with
-    /// Retry-After, and the backend is not asked. A purchase takes one or two;
+    /// Retry-After, and neither the backend nor a [`Pricer`](crate::Pricer) is
+    /// asked. A purchase takes one or two;
     /// the rest is room for those who share an address. 0 counts as 1, and
     /// `u64::MAX` lifts the limit.
     ///
