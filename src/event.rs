@@ -174,8 +174,8 @@ pub enum Event<'a> {
     LimitHit {
         /// The service name of the gate.
         service: &'a str,
-        /// `challenges` (of a client, or of the server), `in_flight` (invoices
-        /// made or looked up at once) or `pass_rate`.
+        /// `challenges` (of a client, or of the server), `in_flight`
+        /// (invoices made, prices asked for or payments looked up at once) or `pass_rate`.
         limit: &'static str,
     },
     /// A webhook told of a payment at a checkout. A webhook that is sent again is

@@ -221,11 +221,10 @@ impl Gate {
             },
         };
         let Unpriced { bearer, refused, offer } = *unpriced;
-        // Whoever paid at a gate further out is no one to turn away.
-        let price = if bearer.outer.is_some() {
-            sale::ask_price(&self.0, head, &offer).await
-        } else {
-            sale::ask_price_once_counted(&self.0, head, &offer).await
+        let question = offer.pricing.ask(head);
+        let price = match bearer.outer {
+            Some(_) => question.await,
+            None => sale::ask_unpaid(&self.0.issuer.0, head, question).await,
         };
         self.sell_at(head, bearer, refused, price.map(|price| (offer, price)))
     }

@@ -25,11 +25,15 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// What it does not know is an error, and never free. It is asked with every
 /// request that is sold to, and with every request that presents a token sold
 /// at its price, since that may cost more by now. An answer takes 5 seconds at
-/// most; beyond them, and where it panics, the request is refused. A client that
-/// has asked for too many challenges
-/// ([`with_client_challenges`](crate::IssuerBuilder::with_client_challenges)) is
-/// refused before the pricer is asked, also where the answer would be free; and
-/// an unpaid question that gives no price counts as a challenge.
+/// most; beyond them, and where it panics, the request is refused.
+///
+/// Who has paid nothing is under the limits of challenges: where a client
+/// ([`with_client_challenges`](crate::IssuerBuilder::with_client_challenges)) or
+/// all of them
+/// ([`with_server_challenges`](crate::IssuerBuilder::with_server_challenges))
+/// have had enough, the answer is 429 and the pricer is not asked, also where it
+/// would have said that the request is free. What is free does not count, and
+/// what is not for sale ([`PriceError::reject`]) counts as a challenge.
 ///
 /// ```
 /// use async_trait::async_trait;

@@ -93,7 +93,7 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
-    /// Too many invoices are being made or looked up at this moment.
+    /// Too many wait for an invoice, a price, or word of a payment at this moment.
     Busy,
     /// The ledger could not be asked.
     LedgerUnavailable,
@@ -172,7 +172,7 @@ impl Refusal {
 
             Self::BackendUnavailable { .. } => (503, 14, "backend_unavailable", "the Lightning backend cannot be asked just now"),
             Self::PaymentPending { .. } => (503, 14, "payment_pending", "the payment of the token has not arrived yet"),
-            Self::Busy => (503, 14, "busy", "too many ask about invoices just now"),
+            Self::Busy => (503, 14, "busy", "too many wait for an invoice, a price or word of a payment just now"),
             Self::LedgerUnavailable => (503, 14, "ledger_unavailable", "the use cannot be counted just now"),
             Self::PriceUnavailable => (503, 14, "price_unavailable", "the price is not known just now"),
 

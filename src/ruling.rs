@@ -19,6 +19,7 @@ use crate::payment::Unconfirmed;
 use crate::preimage::PaymentHash;
 use crate::price::{Amount, Price};
 use crate::refusal::{Malformed, Refusal};
+use crate::sale;
 
 /// What a credential opens, and what has to be asked first.
 #[derive(Debug)]
@@ -170,14 +171,12 @@ impl GateInner {
         ruling: Ruling,
         outer: Option<Outer>,
     ) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
-        let mut ruling = {
-            // Anybody has a token without a preimage for the asking.
-            let is_anybodys = ruling.unpaid.is_some()
-                || ruling.unconfirmed.as_ref().is_some_and(|payment| !payment.has_preimage);
-            let _place = match &ruling.unpriced {
-                Some(_) if is_anybodys => Some(self.issuer.0.limits.enter_pricing().ok_or(Refusal::Busy)?),
-                _ => None,
-            };
+        // Anybody has a token without a preimage for the asking.
+        let is_anybodys = ruling.unpaid.is_some()
+            || ruling.unconfirmed.as_ref().is_some_and(|payment| !payment.has_preimage);
+        let mut ruling = if is_anybodys && ruling.unpriced.is_some() {
+            sale::ask_unpaid(&self.issuer.0, head, ask_price(head, ruling)).await?
+        } else {
             ask_price(head, ruling).await?
         };
         if outer.is_some() {

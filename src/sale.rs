@@ -21,7 +21,7 @@ use crate::limit::{self, ClientId, Ready, Refill};
 use crate::macaroon::{Identifier, TokenId, mint};
 use crate::offer::Offer;
 use crate::preimage::PaymentHash;
-use crate::price::{Amount, Price, Unit};
+use crate::price::{Amount, Unit};
 use crate::refusal::Refusal;
 
 /// Shortest time in which an invoice can be paid, in seconds.
@@ -55,25 +55,27 @@ pub(crate) struct Sold {
     pub(crate) listing: Option<Arc<crate::checkout::Listing>>,
 }
 
-/// Asks what the offer costs a request, in a place among those that ask.
-pub(crate) async fn ask_price(gate: &GateInner, head: &Parts, offer: &Offer) -> Result<Price, Refused> {
-    let _place = gate.issuer.0.limits.enter_pricing().ok_or(Refusal::Busy)?;
-    offer.pricing.ask(head).await
-}
-
-/// As [`ask_price`], and counts the question for its client as a challenge, so
-/// that nobody keeps the pricer from others. With a price it is given back: a
-/// sale is counted by itself, and what is free is not counted.
-pub(crate) async fn ask_price_once_counted(
-    gate: &GateInner,
+/// Has somebody who has paid nothing ask for a price, in a place among those
+/// that do. While it asks, it counts as a challenge of its client; a sale counts
+/// by itself, and what is free, or has no price because of an outage, does not
+/// count. What is not for sale does, so that nobody asks for it without end.
+pub(crate) async fn ask_unpaid<T>(
+    issuer: &IssuerInner,
     head: &Parts,
-    offer: &Offer,
-) -> Result<Price, Refused> {
-    let issuer = &*gate.issuer.0;
-    let client = issuer.limits.take_client(head, issuer.clock.now())?;
-    let price = ask_price(gate, head, offer).await?;
-    issuer.limits.give_back(client);
-    Ok(price)
+    question: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    let client = issuer.limits.take_question(head, issuer.clock.now())?;
+    let answer = match issuer.limits.enter_pricing() {
+        Some(_place) => question.await,
+        None => Err(Refusal::Busy.into()),
+    };
+    match &answer {
+        Err(Refused { refusal: Refusal::NotForSale(_), .. }) => {
+            issuer.limits.take_server(client, issuer.clock.now())?;
+        }
+        _ => issuer.limits.give_back(client),
+    }
+    answer
 }
 
 /// Sells an offer of the gate for this price.
@@ -103,8 +105,11 @@ pub(crate) async fn sell_bound(
     let price_msat = match price.unit() {
         Unit::Msat => price.value(),
         Unit::Minor(_) => {
-            let _place = issuer.limits.enter_pricing().ok_or(Refusal::Busy)?;
-            exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await?
+            let msat = match issuer.limits.enter_pricing() {
+                Some(_place) => exchange::msat(issuer.exchange.as_ref(), price, &*issuer.clock).await,
+                None => Err(Refusal::Busy.into()),
+            };
+            msat.inspect_err(|_| issuer.limits.give_back(client))?
         }
     };
 

@@ -1,5 +1,5 @@
 //! A backend talks to the node whose certificate is pinned, and to nobody else.
-#![cfg(all(feature = "cln", feature = "lnd"))]
+#![cfg(all(feature = "cln", feature = "lnd", feature = "phoenixd"))]
 
 use std::error::Error as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use l402::{
     BackendErrorKind, ClnBackend, ClnConfig, ErrorKind, LndBackend, LndConfig, Network, PaymentBackend,
+    PhoenixdBackend, PhoenixdConfig,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -127,6 +128,26 @@ async fn the_pinned_certificate_is_taken_and_no_other() {
         let health = LndBackend::new(config).unwrap().check_health().await.map_err(|error| error.kind());
         assert_eq!(health, told, "{server} at {host}, {pinned:?} is pinned");
         assert_eq!(node.was_asked.load(Ordering::SeqCst), told.is_ok(), "no macaroon reaches a stranger");
+    }
+}
+
+/// So does a proxy before a phoenixd, which has no TLS of its own.
+#[tokio::test]
+async fn the_pinned_certificate_of_a_proxy_is_taken() {
+    for pinned in [Some("lnd"), None] {
+        let proxy = Server::start("lnd").await;
+        let url = format!("https://localhost:{}", proxy.port);
+        let mut config = PhoenixdConfig::new(url, Network::Regtest, "password");
+        if let Some(pinned) = pinned {
+            config = config.with_certificate(file(&format!("{pinned}.pem")));
+        }
+        let error = PhoenixdBackend::new(config).unwrap().check_health().await.unwrap_err();
+        assert_eq!(error.kind() == BackendErrorKind::Connect, pinned.is_none(), "{pinned:?}: {error}");
+        assert_eq!(
+            proxy.was_asked.load(Ordering::SeqCst),
+            pinned.is_some(),
+            "no password reaches a stranger"
+        );
     }
 }
 

@@ -177,7 +177,74 @@ async fn a_client_that_asks_too_often_is_turned_away_before_the_pricer() {
     }
     assert_eq!(sold(&gate, nothing, 10).await, 0);
     assert_eq!(sold(&gate, || from("192.0.3.1"), 10).await, 0);
-    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    assert_eq!(asked.swap(0, Ordering::SeqCst), 3);
+
+    // Where nobody knows the client, the server's limit counts.
+    shop.clock.advance(SECOND);
+    assert_eq!(sold(&gate, || head(&[]), 200).await, 100);
+    assert_eq!(asked.swap(0, Ordering::SeqCst), 100);
+    shop.clock.advance(SECOND);
+    let mut missing = 0;
+    for _ in 0..200 {
+        missing += usize::from(ask(&gate, head(&[("price", "none")])).await.status() == 404);
+    }
+    assert_eq!((missing, asked.load(Ordering::SeqCst)), (100, 100));
+    assert_eq!(sold(&shop.gate("fixed"), || head(&[]), 5).await, 0, "it counts for all gates");
+}
+
+#[tokio::test]
+async fn a_token_that_anybody_has_does_not_reach_the_pricer_beyond_the_limit() {
+    let shop = Shop::with(|builder| builder.with_client_challenges(3, MINUTE).with_settled_tokens());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let price = move |_: &Parts| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok(Price::sat(21)) }
+    };
+    let gate = Gate::new(&shop.issuer, "docs", Offer::priced_async(price, Access::pass(DAY))).unwrap();
+    let token = challenge(&ask(&gate, from("192.0.2.1")).await).token().to_base64();
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        let line = format!("L402 {token}");
+        statuses
+            .push(ask(&gate, from_with("192.0.2.1", &[("authorization", &line)])).await.status().as_u16());
+        shop.clock.advance(6 * SECOND); // what the backend said is forgotten
+    }
+    assert_eq!(statuses, [503, 503, 429, 429, 503]);
+    assert_eq!(asked.load(Ordering::SeqCst), 4, "one sale, and three questions");
+}
+
+#[tokio::test]
+async fn a_closure_that_panics_lets_nobody_in_and_breaks_no_connection() {
+    // Nobody is known: the server's limit counts.
+    let shop = Shop::with(|builder| {
+        builder
+            .with_client(|_| panic!("as told"))
+            .with_client_challenges(1, MINUTE)
+            .reuse_challenge(|_| panic!("as told"))
+    });
+    assert_eq!(sold(&shop.gate("svc"), || from("192.0.2.1"), 5).await, 5);
+
+    let has = |head: &Parts, what: &str| head.headers.get("x").is_some_and(|value| value == what);
+    let shop = Shop::with(|builder| {
+        let caveats = CaveatRegistry::new()
+            .check("odd", move |check| if has(check.head(), "check") { panic!("as told") } else { true })
+            .bind("tenant", move |head| if has(head, "bind") { panic!("as told") } else { None });
+        builder.with_caveats(caveats)
+    });
+    let gate = shop.gate("svc");
+    let response = ask(&gate, from("192.0.2.1")).await;
+    let restricted = challenge(&response).token().attenuate("odd=1").unwrap();
+    let preimage = shop.node.wallet.pay(challenge(&response).invoice()).unwrap();
+    let line = restricted.credential(&preimage).to_str().unwrap().to_owned();
+    let with = |x: &str| from_with("192.0.2.1", &[("authorization", &line), ("x", x)]);
+    assert!(gate.admit(&mut with("")).await.is_ok());
+    for (x, refused) in [("check", (402, "condition_failed")), ("bind", (500, "misconfigured"))] {
+        let response = ask(&gate, with(x)).await;
+        assert_eq!((response.status().as_u16(), code(&response)), refused, "{x}");
+    }
+    let response = ask(&gate, from_with("192.0.2.1", &[("x", "bind")])).await;
+    assert_eq!((response.status().as_u16(), code(&response)), (500, "misconfigured"));
 }
 
 #[tokio::test]

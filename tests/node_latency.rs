@@ -84,6 +84,8 @@ async fn keeps_its_latency(
     // What a scheduler takes now and then, and not what a node takes.
     let most = idle * 20 + Duration::from_millis(20);
     assert!(busy < most, "{name}: {busy:?}, {idle:?} idle");
+    let most = idle_p50 * 4 + Duration::from_millis(1);
+    assert!(busy_p50 < most, "{name}: {busy_p50:?}, {idle_p50:?} idle, in the median");
 
     // One more is told at once that it is too many.
     let response = site.ask(None).await;

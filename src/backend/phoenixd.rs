@@ -1,6 +1,7 @@
 //! phoenixd.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::call::create_or_find;
-use super::config::{base_url, env, env_network, secret_header};
+use super::config::{base_url, env, env_network, env_opt, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
 use super::{
@@ -65,20 +66,32 @@ pub struct PhoenixdConfig {
     url: String,
     network: Network,
     password: Zeroizing<String>,
+    certificate: Option<PathBuf>,
 }
 
 impl PhoenixdConfig {
     /// The node's address (port 9740 by default), its network, and the
     /// password that it is shown.
     pub fn new(url: impl Into<String>, network: Network, password: impl Into<String>) -> Self {
-        Self { url: url.into(), network, password: Zeroizing::new(password.into()) }
+        Self { url: url.into(), network, password: Zeroizing::new(password.into()), certificate: None }
+    }
+
+    /// The own certificate of the proxy before the node, a file in PEM form: no
+    /// other is trusted then. Without it the proxy needs one that browsers trust.
+    pub fn with_certificate(mut self, certificate: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(certificate.into());
+        self
     }
 
     /// As the environment has it, with this password.
     pub(crate) fn from_env(password: &str) -> Result<Self, Error> {
         let url = env("PHOENIXD_URL", "the node's address, such as http://127.0.0.1:9740")?;
         let password = env("PHOENIXD_PASSWORD", password)?;
-        Ok(Self::new(&*url, env_network("PHOENIXD_NETWORK")?, &*password))
+        let mut config = Self::new(&*url, env_network("PHOENIXD_NETWORK")?, &*password);
+        if let Some(certificate) = env_opt("PHOENIXD_CERTIFICATE_FILE")? {
+            config = config.with_certificate(&*certificate);
+        }
+        Ok(config)
     }
 }
 
@@ -88,6 +101,7 @@ impl fmt::Debug for PhoenixdConfig {
             .field("url", &self.url)
             .field("network", &self.network)
             .field("password", &"[redacted]")
+            .field("certificate", &self.certificate)
             .finish()
     }
 }
@@ -104,16 +118,18 @@ pub(crate) struct PhoenixdNode {
 
 impl PhoenixdNode {
     pub(crate) fn new(config: PhoenixdConfig) -> Result<Self, Error> {
-        let PhoenixdConfig { url, network, password } = config;
+        let PhoenixdConfig { url, network, password, certificate } = config;
         let password = password.trim();
         if password.is_empty() {
             return Err(Error::new(ErrorKind::Backend, "the password of phoenixd is empty"));
         }
+        let base = base_url(&url)?;
+        let trust = Trust::of(&base, certificate.as_deref())?;
         let user_and_password = Zeroizing::new(format!(":{password}"));
         let encoded = Zeroizing::new(STANDARD.encode(&*user_and_password));
         Ok(Self {
-            http: Http::new(Trust::Public, Reach::Any),
-            base: base_url(&url)?,
+            http: Http::new(trust, Reach::Any),
+            base,
             authorization: secret_header("the password", &Zeroizing::new(format!("Basic {}", *encoded)))?,
             network,
         })
@@ -129,16 +145,19 @@ impl PhoenixdNode {
 }
 
 impl PhoenixdBackend {
-    /// A backend on this node. It is not asked yet.
+    /// A backend on this node. The certificate is read now; the node is not
+    /// asked yet.
     ///
     /// # Errors
-    /// The address is no URL, or the password is empty.
+    /// The address is no URL, the password is empty, or the certificate cannot
+    /// be read or is none.
     pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
         Ok(Self { node: PhoenixdNode::new(config)? })
     }
 
     /// A backend on the node of the environment: `PHOENIXD_URL`,
-    /// `PHOENIXD_PASSWORD` and `PHOENIXD_NETWORK` (`bitcoin` unless set).
+    /// `PHOENIXD_PASSWORD`, `PHOENIXD_CERTIFICATE_FILE` (where a proxy before it
+    /// has a certificate of its own) and `PHOENIXD_NETWORK` (`bitcoin` unless set).
     ///
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).

@@ -1,6 +1,7 @@
 //! The conditions that a server adds to the built-in ones.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -54,6 +55,7 @@ impl CaveatRegistry {
     }
 
     /// A condition that a holder may add: the closure says whether it holds.
+    /// Where it panics, it does not.
     pub fn check<F>(mut self, condition: &str, holds: F) -> Self
     where
         F: Fn(&Check<'_>) -> bool + Send + Sync + 'static,
@@ -66,7 +68,8 @@ impl CaveatRegistry {
     /// bought it. The closure reads the property from a request's head (which
     /// has no credential). It is minted into the token, and every request with
     /// the token has to have the same; a request without it (`None`) buys a
-    /// token for requests without it. Values have at most 256 bytes.
+    /// token for requests without it. Values have at most 256 bytes. Where the
+    /// closure panics, nothing is sold (500), and no token holds.
     pub fn bind<F>(mut self, condition: &str, read: F) -> Self
     where
         F: Fn(&Parts) -> Option<String> + Send + Sync + 'static,
@@ -122,8 +125,10 @@ impl CaveatRegistry {
             return Ok(false);
         };
         let holds = match rule {
-            Rule::Check(holds) => holds(&Check { caveat, token, scope }),
-            Rule::Bind(read) => read(scope.head).is_some_and(|value| value == caveat.value),
+            Rule::Check(holds) => unless_panics(|| holds(&Check { caveat, token, scope })) == Some(true),
+            Rule::Bind(read) => {
+                unless_panics(|| read(scope.head)).flatten().is_some_and(|value| value == caveat.value)
+            }
         };
         if holds { Ok(true) } else { Err(Refusal::ConditionFailed(name.clone())) }
     }
@@ -133,7 +138,7 @@ impl CaveatRegistry {
     pub(super) fn check_bound(&self, token: &Verified<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
         for (name, rule) in &self.rules {
             let Rule::Bind(read) = rule else { continue };
-            if !is_minted(token, name) && read(scope.head).is_some() {
+            if !is_minted(token, name) && unless_panics(|| read(scope.head)) != Some(None) {
                 return Err(Refusal::ConditionFailed(name.clone()));
             }
         }
@@ -145,7 +150,7 @@ impl CaveatRegistry {
         let mut bound = Vec::new();
         for (name, rule) in &self.rules {
             let Rule::Bind(read) = rule else { continue };
-            match read(head) {
+            match unless_panics(|| read(head)).ok_or(Refusal::Misconfigured)? {
                 Some(value) if value.len() > MAX_BOUND => return Err(Refusal::Unbindable(name.clone())),
                 Some(value) => bound.push(Bound { condition: name.clone(), value }),
                 None => {}
@@ -177,6 +182,11 @@ pub(crate) fn is_minted(token: &Verified<'_>, condition: &str) -> bool {
     token.caveats().filter(|(_, minted)| *minted).any(|(caveat, _)| {
         caveat.strip_prefix(condition.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='))
     })
+}
+
+/// What a closure says; `None` where it panics.
+fn unless_panics<T>(closure: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(closure)).ok()
 }
 
 impl fmt::Debug for CaveatRegistry {

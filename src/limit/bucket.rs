@@ -61,6 +61,11 @@ impl Bucket {
         Self { quota, due: AtomicU64::new(0) }
     }
 
+    /// How long a request that came now would have to wait, and counts none.
+    pub(crate) fn check(&self, now: u64) -> Result<(), Duration> {
+        self.quota.next(self.due.load(Ordering::Relaxed), now).map(drop)
+    }
+
     /// Counts a request now, or says how long to wait.
     pub(crate) fn take(&self, now: u64) -> Result<(), Duration> {
         let mut due = self.due.load(Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -108,7 +109,7 @@ impl Clients {
         match self {
             Self::Peer(_) => peer(head).map(ClientId::from),
             Self::Proxies(proxies) => Some(proxies.client(peer(head)?, &head.headers).into()),
-            Self::Closure(client) => client(head),
+            Self::Closure(client) => catch_unwind(AssertUnwindSafe(|| client(head))).unwrap_or_default(),
         }
     }
 

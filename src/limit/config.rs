@@ -105,8 +105,8 @@ impl IssuerBuilder {
     }
 
     /// Who the client is, by the head of its request (without the credential),
-    /// in place of its address. For `None` the server's limit counts alone, and
-    /// nothing is free.
+    /// in place of its address. For `None`, and where the closure panics, the
+    /// server's limit counts alone, and nothing is free.
     ///
     /// **Not by what a client can choose**, such as a header that nobody
     /// checked: it would be another client in each request, and never limited.

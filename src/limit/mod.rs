@@ -110,6 +110,15 @@ impl Limits {
         Ok(client)
     }
 
+    /// Counts a question for a price as a challenge of its client, while the
+    /// server makes any.
+    pub(crate) fn take_question(&self, head: &Parts, now: SystemTime) -> Result<Option<ClientId>, Refusal> {
+        self.server.check(nanos(now)).map_err(|retry_after| Refusal::TooManyChallenges { retry_after })?;
+        let client = self.clients.of(head);
+        self.take_known(client, now)?;
+        Ok(client)
+    }
+
     fn take_known(&self, client: Option<ClientId>, now: SystemTime) -> Result<(), Refusal> {
         let (Some(client), now) = (client, nanos(now)) else { return Ok(()) };
         check(&self.by_client, client, self.client_quota, now)

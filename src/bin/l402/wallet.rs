@@ -161,10 +161,10 @@ fn build(kind: &Kind, settings: Settings) -> Result<Arc<dyn Wallet>, Failure> {
             NwcWallet::new(nwc).map(|wallet| Arc::new(wallet) as _)
         }
         (_, Secret::Text(password)) => {
-            if certificate.is_some() {
-                return Err(Failure::new(USAGE, "a phoenixd takes no certificate: it speaks plain HTTP"));
+            let mut phoenixd = PhoenixdConfig::new(url, network, password.as_str());
+            if let Some(file) = certificate {
+                phoenixd = phoenixd.with_certificate(file);
             }
-            let phoenixd = PhoenixdConfig::new(url, network, password.as_str());
             PhoenixdWallet::new(phoenixd).map(|wallet| Arc::new(wallet) as _)
         }
     };

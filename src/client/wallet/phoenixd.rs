@@ -39,13 +39,15 @@ impl PhoenixdWallet {
     /// A wallet on this node. It is not asked yet.
     ///
     /// # Errors
-    /// The address is no URL, or the password is empty.
+    /// The address is no URL, the password is empty, or the certificate cannot
+    /// be read or is none.
     pub fn new(config: PhoenixdConfig) -> Result<Self, Error> {
         Ok(Self { node: PhoenixdNode::new(config)? })
     }
 
     /// A wallet on the node of the environment: `PHOENIXD_URL`,
-    /// `PHOENIXD_PASSWORD` and `PHOENIXD_NETWORK` (`bitcoin` unless set).
+    /// `PHOENIXD_PASSWORD`, `PHOENIXD_CERTIFICATE_FILE` (where a proxy before it
+    /// has a certificate of its own) and `PHOENIXD_NETWORK` (`bitcoin` unless set).
     ///
     /// # Errors
     /// A variable is missing, or as in [`new`](Self::new).
