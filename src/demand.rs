@@ -59,3 +59,12 @@ pub(crate) fn opens(offer: &Offer, min_tier: u8, capability: Option<&str>, units
         && offer.access.max_uses().is_none_or(|sold| sold >= units)
         && capability.is_none_or(|needed| offer.capabilities.iter().any(|name| name == needed))
 }
+
+/// Every capability that an offer sells or a gate requires, once.
+pub(crate) fn known_capabilities(offers: &[Arc<Offer>], required: Option<&String>) -> Vec<String> {
+    let sold = offers.iter().flat_map(|offer| offer.capabilities.iter());
+    let mut known: Vec<_> = sold.chain(required).cloned().collect();
+    known.sort_unstable();
+    known.dedup();
+    known
+}

@@ -236,6 +236,10 @@ pub enum PaymentOutcome {
     Refunded,
     /// It is disputed, and what it bought is revoked.
     Disputed,
+    /// It settled, and its account is revoked, by a refund or dispute of this
+    /// payment or another: **nothing is admitted**, and unless this one was given
+    /// back already it has to be, by hand.
+    Revoked,
     /// Its order is of a key that this server does not hold: another server's, or
     /// one from before a restart with a ledger in memory. Nothing is credited.
     UnknownOrder,
@@ -254,6 +258,7 @@ impl PaymentOutcome {
             Self::TooLate => "too_late",
             Self::Refunded => "refunded",
             Self::Disputed => "disputed",
+            Self::Revoked => "revoked",
             Self::UnknownOrder => "unknown_order",
         }
     }
@@ -261,7 +266,10 @@ impl PaymentOutcome {
     /// Whether money came in for which nobody gets anything.
     #[cfg(feature = "tracing")]
     pub(crate) fn is_amiss(self) -> bool {
-        matches!(self, Self::Underpaid | Self::WrongCurrency | Self::TooLate | Self::UnknownOrder)
+        matches!(
+            self,
+            Self::Underpaid | Self::WrongCurrency | Self::TooLate | Self::Revoked | Self::UnknownOrder
+        )
     }
 }
 

@@ -335,19 +335,27 @@ impl Gate {
 }
 
 impl GateInner {
-    /// The offers whose tokens open this request, the one that is sold first.
-    pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
+    /// The offers whose tokens open this request.
+    pub(crate) fn enough(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
         let units = self.cost.units(head)?;
         let capability = self.capability.as_deref();
         Ok(self.offers.iter().filter(move |offer| opens(offer, self.min_tier, capability, units)))
     }
 
+    /// Those of them that are for sale, the one that is sold first.
+    pub(crate) fn sellable(&self, head: &Parts) -> Result<impl Iterator<Item = &Arc<Offer>>, PriceError> {
+        Ok(self.enough(head)?.filter(|offer| offer.is_for_sale))
+    }
+
     /// The first offer that is enough for the gate, whatever a request costs.
     #[cfg(feature = "test-util")]
     pub(crate) fn first_offer(&self) -> &Offer {
-        let mut enough =
-            self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), 0));
-        enough.next().expect("the gate was built with an offer that opens it")
+        let opens = |offer: &&Arc<Offer>| opens(offer, self.min_tier, self.capability.as_deref(), 0);
+        self.offers
+            .iter()
+            .filter(|offer| offer.is_for_sale)
+            .find(opens)
+            .expect("the gate was built with an offer that opens it")
     }
 
     /// The offer that this request is sold.

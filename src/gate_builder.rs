@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use crate::admission::ChargeOn;
 use crate::claim::Claim;
-use crate::demand::{Cost, FreeIf, opens};
+use crate::demand::{Cost, FreeIf, known_capabilities, opens};
 use crate::error::{Error, ErrorKind};
 use crate::event;
 use crate::gate::{Gate, GateInner};
@@ -82,8 +82,14 @@ impl GateBuilder {
         self
     }
 
-    /// Sells this offer in place of those so far. Of those, what is to be
-    /// honoured still is added again, behind it.
+    /// Adds an offer whose tokens open the gate still, and which is sold no more.
+    pub fn honour_offer(mut self, offer: Offer) -> Self {
+        self.offers.push(Arc::new(Offer { is_for_sale: false, ..offer }));
+        self
+    }
+
+    /// Sells this offer in place of those so far. Those of them whose tokens are
+    /// good still are added again, to be [honoured](Self::honour_offer).
     pub fn with_offer(mut self, offer: Offer) -> Self {
         self.offers = vec![Arc::new(offer)];
         self
@@ -260,6 +266,12 @@ impl GateBuilder {
         Ok(())
     }
 
+    /// The offer that the gate sells a request of so many units.
+    fn sold_first(&self, units: u64) -> Option<&Arc<Offer>> {
+        let opens = |offer: &&Arc<Offer>| opens(offer, self.min_tier, self.capability.as_deref(), units);
+        self.offers.iter().filter(|offer| offer.is_for_sale).find(opens)
+    }
+
     /// The pool of the offer that the gate sells a request of the fewest units.
     fn pool(&self, least: u64) -> Result<Option<Arc<Pool>>, Error> {
         let error = |what: &str| {
@@ -271,9 +283,7 @@ impl GateBuilder {
         if self.pool_size > MAX_POOL {
             return error(&format!("is larger than {MAX_POOL}"));
         }
-        let mut enough =
-            self.offers.iter().filter(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least));
-        match enough.next() {
+        match self.sold_first(least) {
             Some(offer) if matches!(offer.pricing.fixed(), Some(Price::Amount(_))) => {
                 let level = Level::new(&self.issuer.0.events, &self.service, &offer.id);
                 Ok(Some(Arc::new(Pool::new(offer.id.clone(), self.pool_size, level))))
@@ -307,15 +317,6 @@ impl GateBuilder {
         self
     }
 
-    /// Every capability that an offer sells or the gate requires, once.
-    fn known_capabilities(&self) -> Vec<String> {
-        let sold = self.offers.iter().flat_map(|offer| offer.capabilities.iter());
-        let mut known: Vec<_> = sold.chain(&self.capability).cloned().collect();
-        known.sort_unstable();
-        known.dedup();
-        known
-    }
-
     /// The gate.
     ///
     /// # Errors
@@ -342,7 +343,7 @@ impl GateBuilder {
             Cost::Fixed(units) => units,
             Cost::Computed(_) => 0,
         };
-        if !self.offers.iter().any(|offer| opens(offer, self.min_tier, self.capability.as_deref(), least)) {
+        if self.sold_first(least).is_none() {
             return error("no offer sells the tier, capability and units that it requires".to_owned());
         }
         if let Some(unbound) =
@@ -357,7 +358,7 @@ impl GateBuilder {
         let pool = self.pool(least)?;
         #[cfg(feature = "page")]
         let page = self.page()?;
-        let known = self.known_capabilities();
+        let known = known_capabilities(&self.offers, self.capability.as_ref());
         if known.len() > 64 {
             return error("more than 64 capabilities".to_owned());
         }

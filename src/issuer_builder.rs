@@ -208,7 +208,7 @@ impl IssuerBuilder {
             let what = "the checkout has payment methods that credit a ledger: set `with_ledger`";
             return Err(Error::new(ErrorKind::NoLedger, what));
         }
-        Ok(Some(checkout.lifetime_seconds()))
+        Ok(Some(checkout.pending_seconds()))
     }
 
     #[cfg(not(feature = "offers"))]

@@ -170,6 +170,8 @@ pub struct Offer {
     pub(crate) also_opens: Vec<String>,
     pub(crate) title: Option<String>,
     pub(crate) description: Option<String>,
+    /// Else its tokens are honoured, and no more are sold.
+    pub(crate) is_for_sale: bool,
 }
 
 impl Offer {
@@ -252,6 +254,7 @@ impl Offer {
             also_opens: Vec::new(),
             title: None,
             description: None,
+            is_for_sale: true,
         }
     }
 

@@ -489,7 +489,7 @@ async fn a_gate_set_while_the_server_runs_sells_its_own_offers_and_honours_those
     let mut socket = server.open("GET /a", &[&line]).await;
     within(begun.notified()).await;
     is_slow.store(false, Ordering::SeqCst);
-    layer.set_gate(builder.clone().with_offer(dear.clone()).add_offer(old).build().unwrap());
+    layer.set_gate(builder.clone().with_offer(dear.clone()).honour_offer(old).build().unwrap());
     go_on.notify_waiters();
     let mut answer = String::new();
     within(socket.read_to_string(&mut answer)).await.unwrap();
@@ -553,7 +553,7 @@ async fn the_state_may_give_paid_another_gate_while_the_server_runs() {
     let handler = async |paid: Paid<Current>| paid.grant().offer().unwrap().to_owned();
     let server = serve(Router::new().route("/", get(handler)).with_state(live.clone())).await;
     let token = shop.pay(&server.get("/", &[]).await);
-    live.0.store(Arc::new(builder.with_offer(dear).add_offer(old).build().unwrap()));
+    live.0.store(Arc::new(builder.with_offer(dear).honour_offer(old).build().unwrap()));
     assert_eq!(server.get("/", &[]).await.json()["l402"]["offer"], "dear");
     assert_eq!(server.get("/", &[&token.line()]).await.text(), "default");
 }

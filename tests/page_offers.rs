@@ -43,7 +43,7 @@ fn sent(opened: &Response<Bytes>) -> String {
 
 /// The links of the page, unescaped.
 fn links(html: &str) -> Vec<String> {
-    let links = html.split("data-checkout href=\"").skip(1);
+    let links = html.split("data-checkout=\"").skip(1);
     links.map(|rest| rest.split('"').next().unwrap().replace("&amp;", "&")).collect()
 }
 

@@ -287,11 +287,14 @@ async fn what_changes_nothing_writes_nothing() {
 async fn an_operation_that_was_begun_is_done_though_nobody_waits() {
     let uses = Uses::new();
     let ledger = uses.open().await;
+    let other = uses.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let asked = ask(1, 1, 5);
     let mut reserve = ledger.reserve(&asked);
     let waker = std::task::Waker::noop();
     assert!(reserve.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending());
     drop(reserve);
+    other.execute_batch("COMMIT").unwrap();
     // Operations run in their order.
     assert_eq!(ledger.account(&account(1)).await.unwrap().unwrap().used, 1);
 }

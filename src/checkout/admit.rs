@@ -30,8 +30,7 @@ impl GateInner {
         subject: &Subject,
     ) -> Result<(Granted, Option<(Reservation, Debit)>), Refused> {
         let units = self.cost.units(head)?;
-        let mut offers: Vec<_> =
-            self.sellable(head)?.filter(|offer| is_for_subjects(offer)).cloned().collect();
+        let mut offers: Vec<_> = self.enough(head)?.filter(|offer| is_for_subjects(offer)).cloned().collect();
         offers.sort_by_key(|offer| offer.is_metered());
         let mut why = Refusal::MissingCredential;
         for offer in offers {
@@ -56,7 +55,7 @@ impl GateInner {
         let (Some(accounts), Some(meter)) = (&issuer.accounts, &issuer.meter) else {
             return Err(Refusal::MissingCredential.into());
         };
-        let account = subject_account(&self.service, &offer.id, subject.as_bytes());
+        let account = subject_account(issuer.network, &self.service, &offer.id, subject.as_bytes());
         let until = accounts.ask(account, issuer, 0, || Ok(())).await?.ok_or(Refusal::MissingCredential)?;
         let now = issuer.clock.now();
         // As a token that is made now: it stands for none.
@@ -117,7 +116,7 @@ impl GateInner {
             return None;
         }
         let token = outer.token.clone()?;
-        let offer = self.sellable(head).ok()?.find(|offer| offer.id == token.offer)?.clone();
+        let offer = self.enough(head).ok()?.find(|offer| offer.id == token.offer)?.clone();
         let units = self.cost.units(head).ok()?;
         let covers = match outer.taken {
             Taken::Pass => true,

@@ -9,7 +9,8 @@ use crate::gate::GateInner;
 use crate::macaroon::{self, MAX_MACAROON};
 
 impl GateInner {
-    /// The user, or the account of the token that was presented, be it used up.
+    /// The user, or the account of the token that was presented, be it used up; not
+    /// where somebody has restricted it.
     pub(crate) fn buyer(&self, presented: Option<&Presented>, head: &Parts) -> Buyer {
         match presented {
             Some(presented) => self.holder(presented).unwrap_or(Buyer::Anybody),
@@ -29,11 +30,19 @@ impl GateInner {
         if self.issuer.0.revocations().contains(token.payment_hash(), token.token_id(), &self.service) {
             return None;
         }
+        // A fresh token of the account would lack what its holder may not do
+        // without: what was added to it, and what it is bound to.
         let condition = format!("{}_offer", self.service);
-        let offer = token.caveats().filter(|(_, minted)| *minted).find_map(|(bytes, _)| {
+        let mut offer = None;
+        for (bytes, minted) in token.caveats() {
             let caveat = Caveat::parse(std::str::from_utf8(bytes).ok()?)?;
-            (caveat.condition() == condition).then(|| caveat.value().to_owned())
-        })?;
-        Some(Buyer::Account { account, offer })
+            if !minted || self.issuer.0.caveats.binds(caveat.condition()) {
+                return None;
+            }
+            if caveat.condition() == condition {
+                offer = Some(caveat.value().to_owned());
+            }
+        }
+        Some(Buyer::Account { account, offer: offer?, token_id: token.token_id() })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PaymentMethod;
+use super::{PaymentMethod, context};
 use crate::clock::HOUR;
 use crate::error::{Error, ErrorKind};
 
@@ -129,6 +129,11 @@ impl CheckoutConfig {
 
     pub(crate) fn lifetime_seconds(&self) -> u64 {
         self.lifetime.as_secs().clamp(31 * 60, 23 * 60 * 60)
+    }
+
+    /// How long after a 402 what it sells may be paid for.
+    pub(crate) fn pending_seconds(&self) -> u64 {
+        self.lifetime_seconds() + context::LIFETIME
     }
 }
 

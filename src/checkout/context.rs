@@ -9,6 +9,7 @@ use crate::caveat::Bound;
 use crate::clock::MINUTE;
 use crate::keys::SigningKeys;
 use crate::ledger::AccountId;
+use crate::macaroon::TokenId;
 use crate::price::Amount;
 
 /// How long after the 402 something can be chosen from it, in seconds.
@@ -26,6 +27,8 @@ pub(super) struct Context {
     /// Method and path of the request.
     pub(super) resource: String,
     pub(super) buyer: Buyer,
+    /// The ids of the offers that were listed.
+    pub(super) offers: Vec<String>,
     /// The offer that is priced by the request, and its price for this one.
     pub(super) priced: Option<(String, Amount)>,
     /// What a token that is bought is bound to.
@@ -38,7 +41,7 @@ pub(crate) enum Buyer {
     /// Nobody's yet: a new one.
     Anybody,
     /// That of a token, bought as this offer, which more units can be added to.
-    Account { account: AccountId, offer: String },
+    Account { account: AccountId, offer: String, token_id: TokenId },
     /// The application's own user.
     Subject([u8; 32]),
 }
@@ -53,15 +56,22 @@ impl Context {
             .text(&self.resource);
         let sealing = match &self.buyer {
             Buyer::Anybody => sealing.bytes(&[0]),
-            Buyer::Account { account, offer } => sealing.bytes(&[1]).bytes(account.as_bytes()).text(offer),
+            Buyer::Account { account, offer, token_id } => {
+                sealing.bytes(&[1]).bytes(account.as_bytes()).text(offer).bytes(token_id.as_bytes())
+            }
             Buyer::Subject(subject) => sealing.bytes(&[2]).bytes(subject),
         };
         let sealing = match &self.priced {
             None => sealing.bytes(&[0]),
             Some((offer, price)) => sealing.bytes(&[1]).text(offer).text(&price.to_string()),
         };
-        let sealing = sealing.number(self.bound.len() as u64);
-        self.bound.iter().fold(sealing, |sealing, bound| sealing.text(bound)).seal(key)
+        [&self.offers, &self.bound]
+            .into_iter()
+            .fold(sealing, |sealing, texts| {
+                let sealing = sealing.number(texts.len() as u64);
+                texts.iter().fold(sealing, |sealing, text| sealing.text(text))
+            })
+            .seal(key)
     }
 
     /// Reads what [`seal`](Self::seal) wrote, at this moment in unix seconds.
@@ -83,7 +93,11 @@ impl Context {
             (fields.bytes()?, fields.text()?, fields.number()?, fields.text()?);
         let buyer = match fields.bytes::<1>()? {
             [0] => Buyer::Anybody,
-            [1] => Buyer::Account { account: fields.bytes::<32>()?.into(), offer: fields.text()? },
+            [1] => Buyer::Account {
+                account: fields.bytes::<32>()?.into(),
+                offer: fields.text()?,
+                token_id: fields.bytes::<32>()?.into(),
+            },
             [2] => Buyer::Subject(fields.bytes()?),
             _ => return None,
         };
@@ -91,11 +105,15 @@ impl Context {
             [0] => None,
             _ => Some((fields.text()?, Amount::parse(&fields.text()?)?)),
         };
-        let mut bound = Vec::new();
-        for _ in 0..fields.number()? {
-            bound.push(fields.text()?);
-        }
-        Some(Self { nonce, service, expires_at, resource, buyer, priced, bound })
+        let mut texts = || {
+            let mut texts = Vec::new();
+            for _ in 0..fields.number()? {
+                texts.push(fields.text()?);
+            }
+            Some(texts)
+        };
+        let (offers, bound) = (texts()?, texts()?);
+        Some(Self { nonce, service, expires_at, resource, buyer, offers, priced, bound })
     }
 
     pub(super) fn bound(&self) -> Option<Vec<Bound>> {
@@ -151,7 +169,12 @@ mod tests {
             service: "forecast".into(),
             expires_at: 2000,
             resource: "GET /forecast".into(),
-            buyer: Buyer::Account { account: [2; 32].into(), offer: "credits".into() },
+            buyer: Buyer::Account {
+                account: [2; 32].into(),
+                offer: "credits".into(),
+                token_id: TokenId::new([1, 2, 3, 4], 1000, 4, [0; 21]),
+            },
+            offers: vec!["once".into(), "credits".into()],
             priced: Amount::parse("21000msat").map(|price| ("once".into(), price)),
             bound: vec!["tenant=a=b".into(), "x=".into()],
         }

@@ -32,12 +32,12 @@ impl Counter {
         of_service.push(Arc::downgrade(&gate.0));
     }
 
-    /// The offer of this id, and a gate that sells it.
+    /// The offer of this id that is for sale, and a gate that sells it.
     pub(super) fn find(&self, service: &str, offer: &str) -> Option<(Gate, Arc<Offer>)> {
         let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gates = gates.get(service)?.iter().filter_map(Weak::upgrade);
         gates.find_map(|gate| {
-            let offer = gate.offers.iter().find(|other| *other.id == *offer)?.clone();
+            let offer = gate.offers.iter().find(|other| *other.id == *offer && other.is_for_sale)?.clone();
             Some((Gate(gate), offer))
         })
     }

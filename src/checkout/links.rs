@@ -12,6 +12,8 @@ pub(crate) struct PayLink {
     pub(crate) label: String,
     /// A payment request by `GET`, which leads on.
     pub(crate) url: String,
+    /// Whether what is paid is the user's, whoever has the token.
+    pub(crate) is_for_user: bool,
 }
 
 impl Listing {
@@ -31,7 +33,8 @@ impl Listing {
                 };
                 if let (Some(method), Some(url)) = (counter.method(name), url) {
                     let label = method.payment_type().to_owned();
-                    links.push(PayLink { offer: offer.id.clone(), label, url });
+                    let is_for_user = self.is_for_user;
+                    links.push(PayLink { offer: offer.id.clone(), label, url, is_for_user });
                 }
             }
         }

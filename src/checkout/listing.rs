@@ -37,6 +37,11 @@ pub(crate) struct Listing {
     #[serde(skip_serializing_if = "Option::is_none")]
     terms_url: Option<String>,
     metadata: Metadata,
+    /// Whether what is paid is in the account of the application's own user, and
+    /// no token has to be kept.
+    #[cfg(feature = "page")]
+    #[serde(skip)]
+    pub(super) is_for_user: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,17 +107,6 @@ impl Listing {
         let sells_sold = |offer: &Offer| offer.id == sold.offer;
         let priced = gate.sellable(head).ok()?.any(|offer| sells_sold(offer) && offer.pricing.is_computed());
         let bound = issuer.caveats.bind_to(head).ok()?;
-        let context = Context {
-            nonce: random(&*issuer.entropy),
-            service: gate.service.to_string(),
-            expires_at: now.saturating_add(context::LIFETIME),
-            resource: resource.clone(),
-            buyer,
-            priced: priced.then(|| (sold.offer.to_string(), sold.price)),
-            bound: bound.iter().map(crate::caveat::Bound::to_caveat).collect(),
-        };
-        let token = context.seal(&issuer.keys.load());
-
         let offers: Vec<_> = gate
             .sellable(head)
             .ok()?
@@ -126,6 +120,18 @@ impl Listing {
                 }
             })
             .collect();
+        let context = Context {
+            nonce: random(&*issuer.entropy),
+            service: gate.service.to_string(),
+            expires_at: now.saturating_add(context::LIFETIME),
+            resource: resource.clone(),
+            buyer,
+            offers: offers.iter().map(|(offer, _)| offer.id.to_string()).collect(),
+            priced: priced.then(|| (sold.offer.to_string(), sold.price)),
+            bound: bound.iter().map(crate::caveat::Bound::to_caveat).collect(),
+        };
+        let token = context.seal(&issuer.keys.load());
+
         let mut listed = Vec::new();
         match config.version {
             OffersVersion::V0_2_2 => {
@@ -150,11 +156,13 @@ impl Listing {
             expiry: is_inline.then(|| rfc3339(sold.pay_by.min(context.expires_at))),
             terms_url: config.terms_url.clone(),
             metadata: Metadata { resource_id: resource, client_note: config.client_note.clone() },
+            #[cfg(feature = "page")]
+            is_for_user: matches!(context.buyer, Buyer::Subject(_)),
         })
     }
 }
 
-/// Method and path of a request: what of it a payment is bound to.
+/// Method and path of a request, for whoever reads the body.
 fn resource(head: &Parts) -> String {
     let resource = format!("{} {}", head.method, head.uri.path());
     let end = (0..=MAX_RESOURCE.min(resource.len())).rev().find(|end| resource.is_char_boundary(*end));
@@ -181,9 +189,11 @@ async fn inline(
     let challenge = if offer.id == sold.offer {
         Some(sold.challenge.clone())
     } else {
-        let bound = context.bound().unwrap_or_default();
         // Where there is no invoice for it, the other ways to pay remain.
-        let sold = sale::sell_bound(gate, head, offer, price, bound).await.ok();
+        let sold = match context.bound() {
+            Some(bound) => sale::sell_bound(gate, head, offer, price, bound).await.ok(),
+            None => None,
+        };
         sold.map(|sold| {
             answer::tell_challenge(gate, &sold);
             sold.challenge

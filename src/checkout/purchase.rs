@@ -47,10 +47,12 @@ impl Purchase {
         let counter = issuer.checkout.as_ref().expect("a purchase is made at a checkout");
         let keys = issuer.keys.load_full();
         let key = keys.signing(true);
-        let bound = context.bound().unwrap_or_default();
+        let bound = context.bound().ok_or(Refusal::Misconfigured)?;
         let account: AccountId = match &context.buyer {
-            Buyer::Subject(subject) => subject_account(&gate.service, &offer.id, subject),
-            Buyer::Account { account, offer: of } if **of == *offer.id && can_be_added_to(offer, &bound) => {
+            Buyer::Subject(subject) => subject_account(issuer.network, &gate.service, &offer.id, subject),
+            Buyer::Account { account, offer: of, .. }
+                if **of == *offer.id && can_be_added_to(offer, &bound) =>
+            {
                 *account
             }
             Buyer::Anybody | Buyer::Account { .. } => {
@@ -86,9 +88,15 @@ impl Purchase {
         let count = u8::try_from(caveats.len()).expect("the gate was built for at most 32 caveats");
         let token_id = TokenId::new(key.id(), now, count, random).of_account();
         let payment_hash = PaymentHash::from_bytes(*account.as_bytes());
-        // Nobody pays for what is revoked already.
+        // Nobody pays for what is revoked already, nor gets a fresh token of it.
         let services = std::iter::once(&*gate.service).chain(offer.also_opens.iter().map(String::as_str));
         for service in services {
+            if let Buyer::Account { account, token_id, .. } = &context.buyer {
+                let hash = PaymentHash::from_bytes(*account.as_bytes());
+                if issuer.revocations().contains(hash, *token_id, service) {
+                    return Err(Refusal::Revoked.into());
+                }
+            }
             if issuer.revocations().contains(payment_hash, token_id, service) {
                 let is_the_accounts = !issuer.revocations().would_revoke(token_id, service);
                 return Err(if is_the_accounts { Refusal::Revoked } else { Refusal::Misconfigured }.into());

@@ -130,31 +130,35 @@ impl Checkout {
         let context = Context::open(&context, &issuer.keys.load(), now).map_err(No::Because)?;
         let offer_id = asked.offer_id.or(asked.id).ok_or(No::Because("offer_id is missing"))?;
         let method = asked.payment_method.ok_or(No::Because("payment_method is missing"))?;
-        let (gate, offer) = self
-            .counter()
-            .find(&context.service, &offer_id)
-            .ok_or(No::Because("offer_id names no offer of this response"))?;
+        let listed = context.offers.contains(&offer_id);
+        let found = listed.then(|| self.counter().find(&context.service, &offer_id)).flatten();
+        let (gate, offer) = found.ok_or(No::Because("offer_id names no offer of this response"))?;
         let price = match (&context.priced, offer.pricing.fixed()) {
             (Some((priced, price)), _) if **priced == *offer.id => *price,
             (_, Some(Price::Amount(price))) => price,
             _ => return Err(No::Because("offer_id names no offer of this response")),
         };
+        let by = self.counter().method(&method).filter(|method| method.takes(price.unit()));
+        if method != LIGHTNING && by.is_none() {
+            return Err(No::Because("payment_method is none of this offer"));
+        }
+        // What is chosen is remembered, so that nobody chooses without end.
+        let client = issuer.limits.take_question(head, issuer.clock.now())?;
         let chosen = self.counter().choices.choose(&context, &offer.id, now);
         if !chosen.map_err(|_full| Refusal::Busy)? {
             return Err(No::Because(
                 "payment_context_token was used for another offer; send the request again",
             ));
         }
-        if method == LIGHTNING {
+        let Some(method) = by else {
+            // A sale counts by itself.
+            issuer.limits.give_back(client);
             return self.by_lightning(head, &gate, &offer, price, &context).await;
-        }
-        let method = self.counter().method(&method).filter(|method| method.takes(price.unit()));
-        let method = method.ok_or(No::Because("payment_method is none of this offer"))?;
+        };
         let names = [&asked.asset, &asked.chain];
         if !names.into_iter().flatten().all(|name| is_name(name)) {
             return Err(No::Because("asset and chain are 1 to 64 letters, digits and `._:-`"));
         }
-        let client = issuer.limits.take_client(head, issuer.clock.now())?;
         issuer.limits.take_server(client, issuer.clock.now())?;
         let _place = issuer.limits.enter().ok_or(Refusal::Busy)?;
         let purchase = Purchase::new(&gate.0, &context, &offer, price, method.name()).await?;
@@ -181,7 +185,8 @@ impl Checkout {
                 PaymentDetails::Url(checkout_url) => Place::Url { checkout_url },
                 PaymentDetails::Address { address, asset, chain } => Place::Address { address, asset, chain },
             },
-            expires_at: rfc3339(session.expires_at),
+            // What is paid later may be credited with less.
+            expires_at: rfc3339(session.expires_at.min(purchase.pay_by)),
             token: purchase.token.as_ref().map(crate::macaroon::Macaroon::to_base64),
             bearer: purchase.token.as_ref().map(bearer),
             status_url: status.url(issuer),

@@ -19,7 +19,7 @@ use crate::keys::{SigningKey, SigningKeys};
 use crate::macaroon::{HmacSha256, keyed};
 
 /// Longest text that is read.
-const MAX_TEXT: usize = 6144;
+const MAX_TEXT: usize = 12 * 1024;
 const MAC_LEN: usize = 32;
 
 /// What a text is.

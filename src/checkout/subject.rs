@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
+use crate::backend::Network;
 use crate::error::{Error, ErrorKind};
 use crate::gate_builder::GateBuilder;
 use crate::ledger::AccountId;
@@ -43,9 +44,9 @@ impl fmt::Debug for Subject {
 /// The account that a user has of an offer. A hash and no MAC, for it outlives
 /// every key; that somebody can compute it gives nothing, since no token of theirs
 /// has it.
-pub(crate) fn subject_account(service: &str, offer: &str, subject: &[u8; 32]) -> AccountId {
+pub(crate) fn subject_account(network: Network, service: &str, offer: &str, subject: &[u8; 32]) -> AccountId {
     let mut hash = Sha256::new_with_prefix("l402/subject-account/v1");
-    for part in [service.as_bytes(), offer.as_bytes(), subject] {
+    for part in [network.as_str().as_bytes(), service.as_bytes(), offer.as_bytes(), subject] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -84,7 +85,9 @@ impl GateBuilder {
     /// Each user has an account for each offer of a fixed price. Paid again, counted uses
     /// are added up, and all of them last as long as those paid for last; a pass goes on
     /// where the one before ends. Passes are looked at first, then counted uses,
-    /// in the order of the offers. What is paid by Lightning is a token, which the
+    /// in the order of the offers. An account is known by network, service, offer and
+    /// user, whatever the keys: applications that share a ledger need services of
+    /// different names. What is paid by Lightning is a token, which the
     /// user's client presents as anybody's does. A refund or a dispute revokes the
     /// user's account of that offer, and it stays revoked.
     ///

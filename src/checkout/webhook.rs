@@ -22,6 +22,7 @@ use crate::backend::BackendError;
 use crate::clock::unix;
 use crate::event::{Event, PaymentOutcome};
 use crate::ledger::{LedgerError, Revocation};
+use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 use crate::refusal::Refusal;
 use crate::sync::timeout;
@@ -129,7 +130,7 @@ impl Checkout {
             }
             PaymentState::Settled { .. } => {
                 self.credit(&order, format!("{method}:{payment}")).await?;
-                PaymentOutcome::Settled
+                if self.is_revoked(&order) { PaymentOutcome::Revoked } else { PaymentOutcome::Settled }
             }
             PaymentState::Refunded => {
                 self.revoke(&order).await?;
@@ -161,6 +162,16 @@ impl Checkout {
             accounts.remember(account, valid_until);
         }
         Ok(())
+    }
+
+    /// Whether the account of an order opens nothing any more.
+    fn is_revoked(&self, order: &Order) -> bool {
+        let issuer = &*self.0.0;
+        // As a token that is made now.
+        let keys = issuer.keys.load();
+        let id = TokenId::new(keys.signing(true).id(), unix(issuer.clock.now()), 0, [0; 21]);
+        let account = PaymentHash::from_bytes(*order.account.as_bytes());
+        issuer.revocations().contains(account, id, &order.service)
     }
 
     async fn revoke(&self, order: &Order) -> Result<(), Failure> {

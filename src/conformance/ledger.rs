@@ -185,6 +185,23 @@ impl Suite {
                 assert_eq!(self.used(account).await, spent, "release {} of {cap} for {limit} sold", n + 1);
             }
         }
+        for (limit, credited) in [(0, 1), (0, 2_000), (5, 1_995)] {
+            let account = Self::account();
+            self.ledger.credit(&account, credited, "evt", self.now + 86_400).await.expect("credit answers");
+            let cap = release_cap(limit + credited);
+            for n in 0..=cap {
+                let ask = self.ask(account, 1, limit);
+                self.reserve(&ask).await;
+                self.release(&ask).await;
+                let spent = u64::from(n == cap);
+                assert_eq!(
+                    self.used(account).await,
+                    spent,
+                    "release {} of {cap} for {credited} credited",
+                    n + 1
+                );
+            }
+        }
         let account = Self::account();
         for (spent, reason) in [(0, "a dear request is forgiven once"), (500, "and not twice")] {
             let ask = self.ask(account, 500, 1_000);

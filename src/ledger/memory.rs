@@ -140,7 +140,7 @@ impl Row {
         };
         if self.open[at].lease_until > now {
             let open = self.open.swap_remove(at);
-            if self.released < release_cap(self.limit) {
+            if self.released < release_cap(self.limit.saturating_add(self.credited)) {
                 self.released = self.released.saturating_add(open.units);
                 self.used -= open.units;
             }

@@ -180,7 +180,8 @@ pub fn release_cap(limit: u64) -> u64 {
 /// - A release that comes first leaves a tombstone, so that the reserve that
 ///   comes later answers [`Reserved::Released`].
 /// - A release gives units back as long as the account has had fewer than
-///   [`release_cap`] units back, so that a dear request is forgiven once.
+///   [`release_cap`] (of `limit + credited`) units back, so that a dear request is
+///   forgiven once.
 ///   Otherwise, and past the [`LEASE`], it gives nothing back.
 /// - Rows exist for paid tokens alone and go some time after `expires_at`. What
 ///   would have been purged already is refused ([`Reserved::Expired`]), so that

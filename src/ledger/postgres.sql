@@ -181,7 +181,8 @@ BEGIN
         UPDATE l402.accounts
         SET used = used - _units, released = released + least(_units, 9223372036854775806 - released)
         WHERE account = _account
-            AND released < CASE WHEN sold = 1 THEN 1 ELSE least(100, greatest(2, sold / 10)) END;
+            AND released < CASE WHEN sold::numeric + credited = 1 THEN 1
+                ELSE least(100, greatest(2, div(sold::numeric + credited, 10))) END;
     ELSIF NOT EXISTS (SELECT FROM l402.reservations WHERE account = _account AND nonce = _nonce) THEN
         INSERT INTO l402.tombstones VALUES (_account, _nonce) ON CONFLICT DO NOTHING;
     END IF;

@@ -92,6 +92,7 @@ impl Display for Body<'_> {
             ("expired", &texts.expired),
             ("copied", &texts.copied),
             ("webln-failed", &texts.webln_failed),
+            ("checkout-failed", &texts.checkout_failed),
         ] {
             write!(f, r#" data-{name}="{}""#, Whole(value))?;
         }
@@ -185,7 +186,7 @@ impl Body<'_> {
         }
         let title = Escaped(&self.texts.links);
         write!(f, r#"<section aria-labelledby="h-links"><h2 id="h-links">{title}</h2><div class="links">"#)?;
-        for Link { label, url } in links {
+        for Link { label, url, .. } in links {
             write!(f, r#"<a class="button" href="{}">{}</a>"#, Whole(url), Escaped(label))?;
         }
         f.write_str("</div></section>")
@@ -214,14 +215,15 @@ impl Body<'_> {
             }
             if !offer.links.is_empty() {
                 f.write_str(r#"<p class="links">"#)?;
-                for Link { label, url } in &offer.links {
+                for Link { label, url, gives_token } in &offer.links {
                     let label = format!("{label}: {title}");
-                    write!(
-                        f,
-                        r#"<a class="button" data-checkout href="{}">{}</a>"#,
-                        Whole(url),
-                        Escaped(label)
-                    )?;
+                    let (url, label) = (Whole(url), Escaped(label));
+                    if *gives_token {
+                        // A button, which no tab of its own follows, shown by the script.
+                        write!(f, r#"<button type="button" data-checkout="{url}" hidden>{label}</button>"#)?;
+                    } else {
+                        write!(f, r#"<a class="button" href="{url}">{label}</a>"#)?;
+                    }
                 }
                 f.write_str("</p>")?;
             }

@@ -42,11 +42,13 @@
 //!   against the limits of [challenges](crate::IssuerBuilder::with_client_challenges),
 //!   and the backend is asked at most every 5 seconds for each invoice.
 //! - Without, the preimage comes from the browser's wallet or from the person.
-//! - With a checkout (feature `offers`) each offer has links to its other methods
-//!   of payment. With a script, and where the checkout is of the same origin, the
-//!   page notes what the payment will open before it leads on, and opens when
-//!   the browser is back in the same tab. Without, the link leads to the payment
-//!   and what it buys is not kept.
+//! - With a checkout (feature `offers`) each offer has a button for each of its
+//!   other methods of payment. The page notes what the payment will open before
+//!   it leads on, and opens when the browser is back in the same tab, within a
+//!   week. That takes a script, and a checkout of the same origin: without
+//!   either the page has no such button, for what was paid could not be kept.
+//!   What is paid for the application's own user
+//!   ([`with_subject`](crate::GateBuilder::with_subject)) needs neither.
 //!
 //! # The cookie
 //!
@@ -154,7 +156,7 @@ impl Page {
     /// let page = Page::new().add_link("Pay by card", "/checkout/card");
     /// ```
     pub fn add_link(mut self, label: &str, url: &str) -> Self {
-        self.links.push(Link { label: label.to_owned(), url: url.to_owned() });
+        self.links.push(Link { label: label.to_owned(), url: url.to_owned(), gives_token: false });
         self
     }
 

@@ -74,7 +74,9 @@
   let pending = [];
   try {
     pending = JSON.parse(sessionStorage.getItem(key)) || [];
-    pending = pending.filter((one) => one.until > Date.now()).slice(-2);
+    const fresh = pending.filter((one) => one.until > Date.now());
+    const last = (checkout) => fresh.filter((one) => Boolean(one.checkout) === checkout).slice(-2);
+    pending = [...last(true), ...last(false)];
   } catch { /* nothing is kept */ }
   const keep = () => {
     try { sessionStorage.setItem(key, JSON.stringify(pending)); } catch { /* nothing is kept */ }
@@ -83,7 +85,8 @@
   let waiting = 0;
   const ask = async () => {
     clearTimeout(waiting);
-    let wait = 3;
+    // What only a slow method may still pay is asked for now and then.
+    let wait = pending.every((one) => one.checkout && one.checkout < Date.now()) ? 30 : 3;
     for (const one of pending) {
       try {
         const answer = await fetch(data.route, { headers: { Authorization: 'L402 ' + one.token }, cache: 'no-store' });
@@ -107,28 +110,30 @@
   }
   if (pending.length) waiting = setTimeout(ask, before ? 0 : 3000);
 
-  // A checkout of this origin says what its payment opens, before it leads on.
-  for (const link of document.querySelectorAll('a[data-checkout]')) {
+  // A checkout of this origin says what its payment opens, before it leads on. A
+  // payment may arrive days after it was made.
+  for (const button of document.querySelectorAll('button[data-checkout]')) {
+    const link = new URL(button.dataset.checkout, location.href);
     if (link.origin !== location.origin) continue;
-    link.onclick = async (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-      event.preventDefault();
+    button.hidden = false;
+    button.onclick = async () => {
+      button.disabled = true;
       try {
         const answer = await fetch(link.pathname, {
           method: 'POST',
           headers: { 'Content-Type': 'application/json' },
-          body: JSON.stringify(Object.fromEntries(new URLSearchParams(link.search))),
+          body: JSON.stringify(Object.fromEntries(link.searchParams)),
         });
         const { payment_request: place, expires_at: until, token } = await answer.json();
-        if (!place.checkout_url) throw new Error('no page');
-        if (token) {
-          pending.push({ token, until: Date.parse(until) });
-          keep();
-        }
+        if (!token || !place.checkout_url) throw new Error('no page');
+        const ends = Date.parse(until);
+        pending.push({ token, checkout: ends, until: ends + 7 * 86_400_000 });
+        keep();
         location.href = place.checkout_url;
       } catch {
-        location.href = link.href;
+        say(data.checkoutFailed);
       }
+      button.disabled = false;
     };
   }
 })();

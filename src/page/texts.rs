@@ -47,6 +47,8 @@ pub struct Texts {
     pub webln: Text,
     /// When the browser's wallet did not pay.
     pub webln_failed: Text,
+    /// When another method of payment did not answer.
+    pub checkout_failed: Text,
     /// The button that copies the invoice.
     pub copy: Text,
     /// Once it is copied.
@@ -110,6 +112,7 @@ impl Default for Texts {
             open_wallet: "Open in wallet".into(),
             webln: "Pay with browser wallet".into(),
             webln_failed: "The browser wallet did not pay.".into(),
+            checkout_failed: "That did not work, and nothing was paid. Please try again.".into(),
             copy: "Copy invoice".into(),
             copied: "Copied".into(),
             invoice: "Invoice".into(),

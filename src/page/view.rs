@@ -80,6 +80,7 @@ pub struct OfferView<'a> {
 pub struct Link {
     pub(super) label: String,
     pub(super) url: String,
+    pub(super) gives_token: bool,
 }
 
 impl Link {
@@ -91,6 +92,14 @@ impl Link {
     /// Where it goes.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether what is paid for there is opened by a token, which the answer to a
+    /// `POST` has and a link followed has not: **who follows the link pays for
+    /// nothing**. Post the members of its query as JSON, keep the answer's token,
+    /// and lead on to its `checkout_url`.
+    pub fn gives_token(&self) -> bool {
+        self.gives_token
     }
 }
 
@@ -141,7 +150,7 @@ fn back(head: &Parts) -> String {
 fn links(gate: &GateInner, offer: &Offer, sold: &Sold) -> Vec<Link> {
     let (Some(listing), Some(counter)) = (&sold.listing, &gate.issuer.0.checkout) else { return Vec::new() };
     let links = listing.links(counter).into_iter().filter(|link| *link.offer == *offer.id);
-    links.map(|link| Link { label: link.label, url: link.url }).collect()
+    links.map(|link| Link { label: link.label, url: link.url, gives_token: !link.is_for_user }).collect()
 }
 
 #[cfg(not(feature = "offers"))]

@@ -108,7 +108,7 @@ impl L402Layer {
     ///
     /// What the new gate admits is what it says: tokens of an offer that it has
     /// no more are refused. So a new offer gets an id of its own and the old one
-    /// stays behind it, until its tokens have expired:
+    /// is honoured behind it, until its tokens have expired:
     ///
     /// ```
     /// # #[cfg(feature = "dev")] {
@@ -121,7 +121,7 @@ impl L402Layer {
     /// // let app = Router::new().route("/forecast", get(forecast).route_layer(layer.clone()));
     ///
     /// let new = Offer::new(Price::sat(20), Access::pass(HOUR)).with_id("2027");
-    /// layer.set_gate(builder.with_offer(new).add_offer(old).build()?);
+    /// layer.set_gate(builder.with_offer(new).honour_offer(old).build()?);
     /// # }
     /// # Ok::<(), l402::Error>(())
     /// ```

@@ -32,7 +32,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<Told>, WebhookError> {
             // Part of the money given back is no part of what was bought: what
             // that takes back, the seller says.
             let Some(payment) = charge.payment_intent.filter(|_| charge.refunded) else { return Ok(None) };
-            let order = charge.metadata.l402_order;
+            let order = charge.metadata.and_then(|metadata| metadata.l402_order);
             Ok(Some(Told { payment: payment.into_id(), order, state: PaymentState::Refunded }))
         }
         "charge.dispute.created" => {
@@ -46,7 +46,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<Told>, WebhookError> {
 
 fn of_session(kind: &str, session: Session) -> Result<Option<Told>, WebhookError> {
     // Other sales of the same account.
-    let Some(order) = session.metadata.l402_order else { return Ok(None) };
+    let Some(order) = session.metadata.and_then(|metadata| metadata.l402_order) else { return Ok(None) };
     let may_be_paid =
         matches!(kind, "checkout.session.completed" | "checkout.session.async_payment_succeeded");
     let state = match &*session.payment_status {
@@ -72,12 +72,11 @@ fn of_session(kind: &str, session: Session) -> Result<Option<Told>, WebhookError
 #[derive(Deserialize)]
 pub(super) struct PaymentIntent {
     pub(super) id: String,
-    #[serde(default)]
-    pub(super) metadata: Metadata,
+    pub(super) metadata: Option<Metadata>,
 }
 
 /// What we put there; others put what they like beside it.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Metadata {
     pub(super) l402_order: Option<String>,
 }
@@ -103,16 +102,14 @@ struct Session {
     payment_status: String,
     amount_total: Option<u64>,
     currency: Option<String>,
-    #[serde(default)]
-    metadata: Metadata,
+    metadata: Option<Metadata>,
 }
 
 #[derive(Deserialize)]
 struct Charge {
     payment_intent: Option<Reference>,
     refunded: bool,
-    #[serde(default)]
-    metadata: Metadata,
+    metadata: Option<Metadata>,
 }
 
 #[derive(Deserialize)]

@@ -120,7 +120,7 @@ impl StripeCheckout {
             let error = BackendError::new(BackendErrorKind::InvalidResponse, what);
             return Err(WebhookError::Unavailable(error));
         }
-        Ok(found.metadata.l402_order)
+        Ok(found.metadata.and_then(|metadata| metadata.l402_order))
     }
 }
 

@@ -129,7 +129,7 @@ function operations.release()
     elseif lease_until > now then
         close(nonce, units)
         -- `release_cap` of the crate.
-        local sold, released = get('sold'), get('released')
+        local sold, released = get('sold') + get('credited'), get('released')
         local cap = sold == 1 and 1 or math.min(100, math.max(2, math.floor(sold / 10)))
         if released < cap then
             set('released', math.min(MOST, released + units))

@@ -150,7 +150,8 @@ impl Store {
     pub(super) fn release(&self, id: &ReservationId, now: u64) -> rusqlite::Result<()> {
         self.db.begin()?;
         let (account, nonce) = (id.account.0, id.nonce);
-        let sql = "SELECT units, lease_until, sold FROM l402_open JOIN l402_account ON id = account
+        let sql =
+            "SELECT units, lease_until, sold + credited FROM l402_open JOIN l402_account ON id = account
             WHERE account = ?1 AND nonce = ?2";
         let open = self.db.row(sql, params![account, nonce], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
