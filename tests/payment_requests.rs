@@ -11,11 +11,13 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use http::StatusCode;
-use l402::checkout::{CheckoutConfig, SignedWebhook};
+use l402::checkout::{CheckoutConfig, OffersVersion, SignedWebhook};
+use l402::macaroon::Macaroon;
 use l402::{
-    Access, DAY, ErrorKind, Gate, Issuer, KeyRing, MINUTE, MemoryLedger, Network, Offer, Price, Revocation,
-    RootKey, SqliteLedger,
+    Access, CaveatRegistry, DAY, ErrorKind, Gate, Issuer, KeyRing, MINUTE, MemoryLedger, Network, Offer,
+    Price, Revocation, RootKey, SqliteLedger,
 };
 use market::{BASE, Gateway, Market, credits, secret, text};
 use serde_json::{Value, json};
@@ -146,6 +148,156 @@ async fn a_used_up_token_is_topped_up() {
     assert_eq!(market.get(&token).await, (200, "account Some(1)".into()));
     assert_eq!(market.get(&fresh).await, (200, "account Some(0)".into()));
     assert!(market.is_paid(&answer).await);
+}
+
+fn base64(bearer: &str) -> Vec<u8> {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(bearer).unwrap()
+}
+
+/// A market that sells `two`: two uses, by onchain; bound to the property of a
+/// client where it has one.
+async fn market_of_two(version: OffersVersion) -> Market {
+    let bind = CaveatRegistry::new()
+        .bind("cert", |head| Some(head.headers.get("x-cert")?.to_str().ok()?.to_owned()));
+    Market::with(
+        MemoryLedger::new(),
+        |config| config.with_version(version),
+        |issuer| issuer.with_caveats(bind),
+        |gate| gate.with_offer(Offer::new(Price::sat(5), Access::uses(2).within(DAY)).with_id("two")),
+    )
+    .await
+}
+
+/// The account token that a 402 leads to, of either version.
+async fn fresh_token(market: &Market, refused: &wire::Answer) -> String {
+    let body = refused.json();
+    let token = match body["payment_context_token"].as_str() {
+        Some(context) => {
+            let body =
+                json!({"offer_id": "two", "payment_method": "onchain", "payment_context_token": context});
+            text(&market.ask(&body).await.json()["bearer"])
+        }
+        None => text(&body["offers"][0]["payment_methods"][1]["payment_details"]["token"]),
+    };
+    format!("Bearer {token}")
+}
+
+/// Pays for what a 402 leads to, and gives its token.
+async fn paid_token(market: &Market, lines: &[&str]) -> String {
+    let refused = market.refused_with(lines).await;
+    let token = fresh_token(market, &refused).await;
+    if let Some(link) =
+        refused.json()["offers"][0]["payment_methods"][1]["payment_details"]["payment_link"].as_str()
+    {
+        let path = link.strip_prefix("https://api.example.com").unwrap();
+        assert_eq!(market.server.get(path, &[]).await.status, 200);
+    }
+    let settled = Market::settled(&market.onchain.last(), "p1");
+    assert_eq!(market.tell("onchain", &settled).await.status, 200);
+    token
+}
+
+#[tokio::test]
+async fn a_holder_of_a_restricted_token_is_sold_a_new_one_of_its_own() {
+    for version in [OffersVersion::V0_2_2, OffersVersion::V1_0] {
+        let market = market_of_two(version).await;
+        let token = paid_token(&market, &[]).await;
+        let bytes = base64(token.strip_prefix("Bearer ").unwrap());
+        let restricted = Macaroon::decode(&bytes).unwrap().attenuate("forecast_method=PUT").unwrap();
+        let line = format!("Authorization: L402 {}", restricted.to_base64());
+        let refused = market.refused_with(&[&line]).await;
+        assert_eq!(refused.code(), "wrong_method");
+        let fresh = fresh_token(&market, &refused).await;
+        assert_eq!(market.get(&fresh).await, (503, "payment_pending".into()), "{version:?}");
+        assert_eq!(market.get(&token).await, (200, "account Some(1)".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_is_not_exchanged_for_one_that_is_free() {
+    for version in [OffersVersion::V0_2_2, OffersVersion::V1_0] {
+        let market = market_of_two(version).await;
+        let token = paid_token(&market, &["X-Cert: a"]).await;
+        let line = format!("Authorization: {token}");
+        assert_eq!(market.server.get("/forecast", &[&line, "X-Cert: a"]).await.status, 200);
+        for other in ["X-Other: a", "X-Cert: b"] {
+            let refused = market.refused_with(&[&line, other]).await;
+            assert_eq!(refused.code(), "condition_failed");
+            let fresh = format!("Authorization: {}", fresh_token(&market, &refused).await);
+            let answer = market.server.get("/forecast", &[&fresh, other]).await;
+            assert_eq!((answer.status, &*answer.code()), (503, "payment_pending"), "{version:?} {other}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_context_from_before_a_revocation_gives_no_token_of_what_was_revoked() {
+    let market = market_of_two(OffersVersion::V0_2_2).await;
+    let token = paid_token(&market, &[]).await;
+    for _ in 0..2 {
+        assert_eq!(market.get(&token).await.0, 200);
+    }
+    let refused = market.refused_with(&[&format!("Authorization: {token}")]).await;
+    let context = text(&refused.json()["payment_context_token"]);
+    market.clock.advance(Duration::from_secs(60));
+    let revoked = Revocation::Service { name: "forecast".into(), issued_before: wire::NOW + 60 };
+    market.issuer.revoke(revoked).await.unwrap();
+    market.clock.advance(Duration::from_secs(60));
+    let body = json!({"offer_id": "two", "payment_method": "onchain", "payment_context_token": context});
+    let answer = market.ask(&body).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("revoked"), "{}", answer.text());
+    // Anybody else buys as ever.
+    assert_eq!(market.choose("two", "onchain").await["payment_request"]["asset"], "btc");
+}
+
+#[tokio::test]
+async fn what_a_402_does_not_list_is_not_sold_from_it() {
+    let offer = |id: &str| Offer::new(Price::sat(5), Access::uses(2).within(DAY)).with_id(id);
+    let mut sibling = None;
+    let market = Market::with(
+        MemoryLedger::new(),
+        |config| config,
+        |issuer| issuer,
+        |gate| {
+            sibling = Some(gate.clone().with_offer(offer("other")).build().unwrap());
+            gate.with_offer(offer("new")).honour_offer(offer("old"))
+        },
+    )
+    .await;
+    let refused = market.refused().await.json();
+    assert_eq!(refused["offers"].as_array().unwrap().len(), 1);
+    for (id, status) in [("old", 400), ("other", 400), ("new", 200)] {
+        let body = json!({"offer_id": id, "payment_method": "lightning", "payment_context_token": refused["payment_context_token"]});
+        assert_eq!(market.ask(&body).await.status, status, "{id}");
+    }
+    assert!(sibling.is_some());
+}
+
+#[tokio::test]
+async fn what_is_told_to_be_payable_is_credited_in_full() {
+    // A gateway that takes payments for longer than an order is for.
+    let patient = Gateway::start(Arc::new(|ask| {
+        let page = json!({"checkout_url": "https://pay.example.com/", "expires_at": ask.expires_at + 86_400});
+        (StatusCode::OK, page)
+    }))
+    .await;
+    let method = SignedWebhook::new("patient", "Patient", &patient.url(), secret()).unwrap();
+    let market =
+        Market::with(MemoryLedger::new(), |config| config.add_method(method), |i| i, |gate| gate).await;
+    let answer = market.choose("once", "patient").await;
+    let told = text(&answer["expires_at"]);
+    let other = market.choose("once", "credit_card").await;
+    assert_eq!(told, text(&other["expires_at"]), "no longer than by another method");
+    let ask = patient.last();
+    let seconds = ask.expires_at - wire::NOW;
+    // Until the last second of it the token says that it is not paid yet.
+    let token = format!("L402 {}", text(&answer["token"]));
+    market.clock.advance(Duration::from_secs(seconds - 1));
+    assert_eq!(market.get(&token).await, (503, "payment_pending".into()), "payable until {told}");
+    let settled = Market::settled(&ask, "p1");
+    assert_eq!(market.tell("patient", &settled).await.status, 200);
+    assert_eq!(market.get(&token).await.0, 200);
 }
 
 #[tokio::test]

@@ -250,6 +250,8 @@ async fn events_that_are_not_of_ours_are_passed_over() {
     assert_eq!(tell(&kiosk, &foreign).await, 200, "an order of other keys");
     foreign["data"]["object"]["metadata"] = json!({ "cart": "17" });
     assert_eq!(tell(&kiosk, &foreign).await, 200, "another sale of the account");
+    foreign["data"]["object"]["metadata"] = Value::Null;
+    assert_eq!(tell(&kiosk, &foreign).await, 200, "and one that says nothing");
     foreign["type"] = "payment_intent.succeeded".into();
     assert_eq!(tell(&kiosk, &foreign).await, 200, "another kind of event");
     foreign["type"] = "charge.refunded".into();

@@ -167,6 +167,7 @@ async fn what_becomes_of_a_payment_is_told() {
         &state(&settled, "refunded"),
         &state(&settled, "disputed"),
         &state(&settled, "failed"),
+        &settled,
         &theirs,
     ] {
         assert_eq!(market.tell("onchain", body).await.status, 200);
@@ -181,6 +182,7 @@ async fn what_becomes_of_a_payment_is_told() {
         "refunded",
         "disputed",
         "failed",
+        "revoked",
         "",
         "too_late",
     ];
