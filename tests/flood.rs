@@ -18,9 +18,9 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use l402::{
-    Access, CaveatRegistry, Challenge, ClientId, DAY, DevBackend, ErrorKind, FixedClock, ForwardedHeader,
-    Gate, Issuer, IssuerBuilder, KeyRing, MINUTE, MemoryLedger, Network, Offer, PaymentHash, PeerAddr, Price,
-    PriceError, Refusal, Revocation, RootKey,
+    Access, Basis, CaveatRegistry, Challenge, ClientId, DAY, DevBackend, ErrorKind, FixedClock,
+    ForwardedHeader, Gate, Issuer, IssuerBuilder, KeyRing, MINUTE, MemoryLedger, Network, Offer, PaymentHash,
+    PeerAddr, Price, PriceError, Refusal, Revocation, RootKey,
 };
 use node::{Mode, Node};
 
@@ -152,7 +152,7 @@ async fn a_client_that_asks_too_often_is_turned_away_before_the_pricer() {
     let offer = Offer::priced_async(
         move |head| {
             counter.fetch_add(1, Ordering::SeqCst);
-            let price = match head.headers.get("price").map(|price| price.as_bytes()) {
+            let price = match head.headers.get("price").map(HeaderValue::as_bytes) {
                 Some(b"free") => Ok(Price::Free),
                 Some(_) => Err(PriceError::reject(StatusCode::NOT_FOUND)),
                 None => Ok(Price::sat(21)),
@@ -165,7 +165,8 @@ async fn a_client_that_asks_too_often_is_turned_away_before_the_pricer() {
 
     // What is free is not counted.
     for _ in 0..10 {
-        gate.admit(&mut from_with("192.0.2.1", &[("price", "free")])).await.expect("it costs nothing");
+        let admitted = gate.admit(&mut from_with("192.0.2.1", &[("price", "free")])).await;
+        assert_eq!(admitted.expect("it costs nothing").grant().basis(), Basis::FreePrice);
     }
     assert_eq!(sold(&gate, || from("192.0.2.1"), 10).await, 3);
     assert_eq!(asked.swap(0, Ordering::SeqCst), 13, "and not for those who were turned away");

@@ -63,6 +63,21 @@ async fn buy(server: &Server, wallet: &DevBackend, path: &str) -> Paid {
     Paid { token: challenge.token().clone(), preimage }
 }
 
+/// What a gateway tells of an order of another server.
+async fn settled_elsewhere() -> String {
+    let elsewhere = Market::new(MemoryLedger::new()).await;
+    elsewhere.choose("credits", "onchain").await;
+    Market::settled(&elsewhere.onchain.last(), "p").to_string()
+}
+
+async fn tell(server: &Server, webhook: &str) {
+    let signature = market::secret().sign(webhook.as_bytes(), SystemClock.now());
+    let signature = format!("L402-Signature: {}", signature.to_str().unwrap());
+    let length = format!("Content-Length: {}", webhook.len());
+    let told = server.send_body("POST /l402/webhooks/card", &[&signature, &length], webhook.as_bytes()).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+}
+
 /// The value of a series, as it stands on the endpoint.
 fn value(metrics: &str, series: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -72,10 +87,8 @@ fn value(metrics: &str, series: &str) -> Option<f64> {
 /// with the values that the requests come to, its type and its labels.
 #[tokio::test]
 async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
-    // An order of another server, from before anything is counted.
-    let elsewhere = Market::new(MemoryLedger::new()).await;
-    elsewhere.choose("credits", "onchain").await;
-    let foreign = Market::settled(&elsewhere.onchain.last(), "p").to_string();
+    // Before anything is counted.
+    let foreign = settled_elsewhere().await;
     let handle = example::record().unwrap();
     let wallet = DevBackend::new();
     let fails = std::sync::Arc::<Mutex<bool>>::default();
@@ -129,11 +142,7 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
         }
         tokio::task::yield_now().await;
     }
-    let signature = market::secret().sign(foreign.as_bytes(), SystemClock.now());
-    let signature = format!("L402-Signature: {}", signature.to_str().unwrap());
-    let length = format!("Content-Length: {}", foreign.len());
-    let told = server.send_body("POST /l402/webhooks/card", &[&signature, &length], foreign.as_bytes()).await;
-    assert_eq!(told.status, 200, "{}", told.text());
+    tell(&server, &foreign).await;
     *fails.lock().unwrap() = true;
     assert_eq!(server.get("/counted", &[]).await.status, 503);
 
@@ -170,6 +179,14 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
     }
     assert_eq!(value(metrics, r#"l402_admitted_msat_total{service="rated",offer="default"}"#), None);
 
+    as_described(metrics);
+    for secret in [counted.preimage(), counted.base64(), broken.preimage()] {
+        assert!(!metrics.contains(&secret));
+    }
+}
+
+/// Every metric stands there with its type and labels, and no other does.
+fn as_described(metrics: &str) {
     for Metric { name, kind, labels, help, .. } in ALL {
         let kind = format!("{kind:?}").to_lowercase();
         for line in [format!("# TYPE {name} {kind}"), format!("# HELP {name} {help}")] {
@@ -186,9 +203,6 @@ async fn every_metric_stands_on_the_endpoint_with_what_the_requests_come_to() {
     let names: BTreeSet<_> =
         metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(names, ALL.iter().map(|metric| metric.name).collect(), "no others");
-    for secret in [counted.preimage(), counted.base64(), broken.preimage()] {
-        assert!(!metrics.contains(&secret));
-    }
 }
 
 /// All texts of a JSON document.
