@@ -2,6 +2,7 @@
 #![cfg(feature = "cln")]
 
 mod support {
+    pub mod bent;
     pub mod books;
     pub mod fake_cln;
     pub mod seller;
@@ -14,6 +15,7 @@ use l402::{
     BackendErrorKind, ClnBackend, ClnConfig, InvoiceState, Network, PaymentBackend, PaymentHash, Price,
     conformance,
 };
+use support::bent;
 use support::books::{Next, State};
 use support::fake_cln::{FOR_INVOICES, FakeCln, Settings, backend_with, rune};
 use support::seller::{ask, cause, is_sold, sell};
@@ -26,6 +28,12 @@ async fn cln_keeps_the_contract() {
         node.books.pay(&bolt11);
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_not_as_asked_is_not_sold() {
+    let node = FakeCln::start().await;
+    bent::are_not_sold(&node.books, node.backend()).await;
 }
 
 #[tokio::test]

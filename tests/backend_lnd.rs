@@ -2,6 +2,7 @@
 #![cfg(feature = "lnd")]
 
 mod support {
+    pub mod bent;
     pub mod books;
     pub mod fake_lnd;
     pub mod seller;
@@ -17,6 +18,7 @@ use l402::{
     BackendErrorKind, InvoiceRequest, InvoiceState, LndBackend, LndConfig, Network, PaymentBackend,
     PaymentHash, Price, conformance,
 };
+use support::bent;
 use support::books::{Next, State};
 use support::fake_lnd::{FakeLnd, MACAROON, READ_ONLY};
 use support::seller::{ask, cause, is_sold, sell};
@@ -30,6 +32,12 @@ async fn lnd_keeps_the_contract() {
         node.books.pay(&bolt11);
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_not_as_asked_is_not_sold() {
+    let node = FakeLnd::start().await;
+    bent::are_not_sold(&node.books, node.backend()).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 #![cfg(feature = "phoenixd")]
 
 mod support {
+    pub mod bent;
     pub mod books;
     pub mod fake_phoenixd;
     pub mod seller;
@@ -16,6 +17,7 @@ use l402::{
     BackendErrorKind, InvoiceState, Network, PaymentBackend, PaymentHash, PhoenixdBackend, PhoenixdConfig,
     Price, conformance,
 };
+use support::bent;
 use support::books::{Next, State};
 use support::fake_phoenixd::{FakePhoenixd, PASSWORD, backend_with};
 use support::seller::{ask, cause, is_sold, sell};
@@ -28,6 +30,12 @@ async fn phoenixd_keeps_the_contract() {
         node.books.pay(&bolt11);
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_not_as_asked_is_not_sold() {
+    let node = FakePhoenixd::start().await;
+    bent::are_not_sold(&node.books, node.backend()).await;
 }
 
 #[tokio::test]

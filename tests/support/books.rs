@@ -57,6 +57,22 @@ pub enum Next {
     Nothing,
 }
 
+/// What is wrong with the next invoice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bend {
+    Nothing,
+    /// Of a sat more.
+    Dearer,
+    AnyAmount,
+    Mainnet,
+    Expired,
+    Longer,
+    /// The node names another payment hash than the invoice's.
+    OtherHash,
+    /// The payment hash of the invoice before.
+    SameHash,
+}
+
 /// Clones are the same books.
 #[derive(Clone)]
 pub struct Books(Arc<Inner>);
@@ -64,6 +80,7 @@ pub struct Books(Arc<Inner>);
 struct Inner {
     entries: Mutex<Vec<Entry>>,
     next: Mutex<Next>,
+    bend: Mutex<Bend>,
     /// One request was met with silence.
     silent: Notify,
     asked: Mutex<Vec<String>>,
@@ -74,6 +91,7 @@ impl Books {
         Self(Arc::new(Inner {
             entries: Mutex::default(),
             next: Mutex::new(Next::Well),
+            bend: Mutex::new(Bend::Nothing),
             silent: Notify::new(),
             asked: Mutex::default(),
         }))
@@ -96,25 +114,40 @@ impl Books {
 
     /// Makes an invoice of at most 2^64 msat, or for 0 of any amount, with this description of at most 639 bytes.
     pub fn make(&self, amount_msat: u64, description: &str, expiry: u64, label: Option<String>) -> Entry {
-        let mut preimage = [0; 32];
-        SystemEntropy.fill(&mut preimage);
-        let preimage = Preimage::from_bytes(preimage);
+        let bend = std::mem::replace(&mut *self.0.bend.lock().unwrap(), Bend::Nothing);
+        let random = || {
+            let mut preimage = [0; 32];
+            SystemEntropy.fill(&mut preimage);
+            Preimage::from_bytes(preimage)
+        };
+        let preimage = match (bend, self.entries().last()) {
+            (Bend::SameHash, Some(before)) => before.preimage.clone(),
+            _ => random(),
+        };
+        let billed = match bend {
+            Bend::Dearer => amount_msat + 1_000,
+            Bend::AnyAmount => 0,
+            _ => amount_msat,
+        };
         let (secp, key) = (Secp256k1::new(), SecretKey::from_slice(&[7; 32]).unwrap());
-        let builder = InvoiceBuilder::new(Currency::Regtest)
-            .description(description.to_owned())
-            .payment_hash(sha256::Hash::from_byte_array(*preimage.payment_hash().as_bytes()))
-            .payment_secret(PaymentSecret([9; 32]));
-        let builder = if amount_msat > 0 { builder.amount_milli_satoshis(amount_msat) } else { builder };
+        let builder =
+            InvoiceBuilder::new(if bend == Bend::Mainnet { Currency::Bitcoin } else { Currency::Regtest })
+                .description(description.to_owned())
+                .payment_hash(sha256::Hash::from_byte_array(*preimage.payment_hash().as_bytes()))
+                .payment_secret(PaymentSecret([9; 32]));
+        let builder = if billed > 0 { builder.amount_milli_satoshis(billed) } else { builder };
+        let age = if bend == Bend::Expired { expiry } else { 0 };
+        let lasts = if bend == Bend::Longer { expiry + 1 } else { expiry };
         let bolt11 = builder
-            .timestamp(SystemClock.now())
-            .expiry_time(Duration::from_secs(expiry))
+            .timestamp(SystemClock.now() - Duration::from_secs(age))
+            .expiry_time(Duration::from_secs(lasts))
             .min_final_cltv_expiry_delta(18)
             .basic_mpp()
             .build_signed(|message| secp.sign_ecdsa_recoverable(message, &key))
             .unwrap();
         let entry = Entry {
             bolt11: bolt11.to_string(),
-            preimage,
+            preimage: if bend == Bend::OtherHash { random() } else { preimage },
             amount_msat,
             description: description.to_owned(),
             expiry,
@@ -137,6 +170,10 @@ impl Books {
         assert_eq!(entry.state, State::Open, "it can be paid");
         self.set(bolt11, State::Paid);
         entry.preimage
+    }
+
+    pub fn bend_next(&self, bend: Bend) {
+        *self.0.bend.lock().unwrap() = bend;
     }
 
     pub fn answer_next(&self, next: Next) {
