@@ -107,7 +107,7 @@ impl IssuerBuilder {
     }
 
     /// Admits a token only once the backend says that its invoice was paid, as
-    /// is always so with a [custodian](Capabilities::custodian). The backend is
+    /// is always so with a [custodian](crate::Capabilities::custodian). The backend is
     /// asked once per token, when it is first presented, and its answer is
     /// remembered by this process while the token is among the last 65,536.
     ///

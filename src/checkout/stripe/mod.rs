@@ -62,6 +62,12 @@ const OTHER_UNITS: [&str; 3] = ["ISK", "MGA", "UGX"];
 /// | `charge.refunded` | a full refund revokes; one in part takes nothing back |
 /// | `charge.dispute.created` | revokes, and so does an inquiry, which comes as the same event |
 ///
+/// What is bought begins to run when the session ends, and not when a debit
+/// arrives: a pass is shorter by the days that it takes, and access that is over
+/// by then is not credited
+/// ([`TooLate`](crate::event::PaymentOutcome::TooLate)). For short access turn
+/// delayed methods off in the dashboard.
+///
 /// Others are answered 200 and passed over, and so are sales of the account that
 /// are not of a checkout of this crate. What is revoked stays revoked, even where
 /// a dispute is won: sell it anew. To take back what was refunded in part, use
