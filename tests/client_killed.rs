@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use axum::Router;
@@ -29,8 +29,8 @@ use l402::client::{
     Purchase, PurchaseState, SqliteStore, TokenStore, Wallet,
 };
 use l402::{
-    Access, BackendError, BackendErrorKind, DAY, DevBackend, Gate, Issuer, L402Layer, Network, Offer,
-    PaymentHash, Preimage, Price,
+    Access, BackendError, BackendErrorKind, Clock as _, DAY, DevBackend, FixedClock, Gate, Issuer, L402Layer,
+    Network, Offer, PaymentHash, Preimage, Price, SystemClock,
 };
 use stores::{Process, Random, runtime, say};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -41,7 +41,9 @@ const KILLS: usize = 50;
 fn main() {
     if let Some(task) = stores::task() {
         return match task.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["buy", store, node, url] => runtime().block_on(buy(store, node.parse().unwrap(), url)),
+            ["buy", store, node, url, later] => {
+                runtime().block_on(buy(store, node.parse().unwrap(), url, later.parse().unwrap()));
+            }
             _ => panic!("{task:?}"),
         };
     }
@@ -65,9 +67,12 @@ fn budget() -> Budget {
     Budget::default().with_hour_sat(10_000).with_day_sat(10_000).with_origin_sat(10_000)
 }
 
-/// A process that gets a resource twice, and says what it paid for each.
-async fn buy(store: &str, node: SocketAddr, url: &str) {
+/// A process that gets a resource twice, and says what it paid for each. It
+/// begins so many seconds later than it is.
+async fn buy(store: &str, node: SocketAddr, url: &str, later: u64) {
+    let now = SystemClock.now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let payer = Payer::new(Remote(node)).with_store(open(store).await).with_budget(budget());
+    let payer = payer.with_clock(FixedClock::at(now + later));
     let client = Client::new(payer);
     for _ in 0..2 {
         match client.pay(url, 100_000).await {
@@ -234,7 +239,7 @@ fn nothing_is_paid_twice(kind: &str, dir: &Path, random: &mut Random) {
         // Each of them ten times.
         let at = ALL[kill % ALL.len()];
         *trap.0.lock().unwrap() = Some(at);
-        let mut client = Process::start(&[&"buy", &store, &of_node, &url]);
+        let mut client = Process::start(&[&"buy", &store, &of_node, &url, &0]);
         told.recv_timeout(Duration::from_secs(60)).expect("the client comes that far");
         let until = Instant::now() + Duration::from_micros(random.below(3_000));
         while Instant::now() < until {
@@ -253,7 +258,8 @@ fn nothing_is_paid_twice(kind: &str, dir: &Path, random: &mut Random) {
             (was_paid, state) => panic!("kill {kill} at {at:?}: paid is {was_paid}, written is {state:?}"),
         }
 
-        let mut client = Process::start(&[&"buy", &store, &of_node, &url]);
+        // By then what was begun has ended, as far as anybody knows.
+        let mut client = Process::start(&[&"buy", &store, &of_node, &url, &75]);
         let first = client.line().unwrap();
         // What was sent to the node before the kill it may pay after it.
         let is_expected = first == "200 0" || (!was_paid && first == "200 1000");

@@ -39,6 +39,12 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// For what was paid already.
+    pub(super) fn of_all_bitcoin() -> Self {
+        let most = ALL_BITCOIN_MSAT;
+        Self { request_msat: most, origin_msat: most, hour_msat: most, day_msat: most, total_msat: most }
+    }
+
     /// The most that one request may cost, in sat.
     pub fn with_request_sat(mut self, sat: u64) -> Self {
         self.request_msat = sat.saturating_mul(1_000);

@@ -69,8 +69,8 @@ pub enum ErrorKind {
     Store,
     /// The wallet cannot be asked what became of an earlier payment.
     Wallet,
-    /// An earlier payment to the origin is on its way. Nothing new is paid
-    /// before it has ended.
+    /// An earlier payment to the origin is on its way, or was begun so lately that
+    /// it may be. Nothing new is paid before it has ended.
     InFlight,
     /// The wallet says that the payment failed, or could not be asked before it was
     /// sent: nothing was paid.

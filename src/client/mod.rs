@@ -43,7 +43,7 @@
 //! | known token | one that opened the path before goes with the request, and nobody is asked | `service.rs`, `known.rs` |
 //! | challenge | every L402 and LSAT challenge of the answer is read, within caps | `challenges.rs`, `token.rs` |
 //! | origin | it may be paid, and nobody else buys there meanwhile | `check.rs`, `known.rs` |
-//! | resume | what was begun there before is looked up in the wallet, and settled, removed or waited for | `purchase.rs` |
+//! | resume | what was begun there before is looked up in the wallet, and settled, removed or waited for | `resume.rs` |
 //! | held token | one of the scope that is asked for is used | `purchase.rs` |
 //! | check | invoice, amount, network, expiry, hash, limit; then the confirmation | `check.rs` |
 //! | begin | the purchase is written, and its amount and highest fee reserved, in one step with the check of the budget | `store/` |
@@ -105,6 +105,7 @@ mod receipt;
 mod redirect;
 mod replay;
 mod restrict;
+mod resume;
 mod service;
 mod store;
 mod token;

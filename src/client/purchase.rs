@@ -3,9 +3,11 @@
 //! 1. The origin may be paid, and there is a challenge.
 //! 2. Nobody else buys at this origin until this has ended.
 //! 3. Purchases that are pending there are looked up in the wallet: paid, they
-//!    are settled; failed, they are removed; in flight, nothing new is paid.
+//!    are settled; failed, they are removed; in flight, or begun so lately that
+//!    somebody may still be at it, nothing new is paid.
 //! 4. A held token of the scope that is asked for is used.
-//! 5. A purchase that the wallet has never heard of is paid by its own invoice.
+//! 5. A purchase that the wallet has never heard of is begun anew, and paid by
+//!    its own invoice.
 //! 6. The challenge is checked, shown, and written with its reservation.
 //! 7. The wallet pays, and the preimage is compared with the payment hash.
 //!
@@ -19,8 +21,9 @@ use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
+use super::budget::Budget;
 use super::challenges::Challenge;
-use super::check::{self, MIN_LEFT, Payable};
+use super::check::{self, Payable};
 use super::error::{Error, ErrorKind};
 use super::known::{Claim, Held};
 use super::origin::Origin;
@@ -29,16 +32,12 @@ use super::quote::Quote;
 use super::receipt::Receipt;
 use super::store::{Begun, Purchase, PurchaseState};
 use super::wallet::{PayErrorKind, Payment, PaymentRequest, PaymentStatus};
-use crate::preimage::PaymentHash;
+use crate::preimage::{PaymentHash, Preimage};
 
-/// Longest payment, and how much longer the wallet may take to say so.
-const PAY_TIME_LIMIT: Duration = Duration::from_secs(60);
-const SLACK: Duration = Duration::from_secs(15);
-/// Longest look-up of a payment.
-const STATUS_TIME_LIMIT: Duration = Duration::from_secs(30);
-/// How long after its invoice has expired a payment that the wallet does not
-/// know counts as never made, in seconds.
-const GRACE: u64 = 60;
+/// Longest payment, from when it is written, and how much longer the wallet may
+/// take to say so.
+pub(super) const PAY_TIME_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const SLACK: Duration = Duration::from_secs(15);
 /// After how many held tokens were refused a request buys one for itself.
 const MAX_REFUSED: usize = 16;
 
@@ -97,71 +96,21 @@ impl Payer {
         if let Some((held, claim)) = self.find(&wanted).await? {
             return Ok(Obtained { held, claim, bought: None });
         }
+        let is_new = again.is_none();
         let purchase = match again {
             Some(purchase) => {
                 self.show(Quote::of(&purchase, wanted.body.clone())).await?;
-                purchase
+                self.renew(purchase, &wanted).await?
             }
             None => self.begin(&wanted).await?,
         };
-        let (held, receipt) = self.pay(purchase).await?;
+        let (held, receipt) = self.pay(purchase, is_new).await?;
         let (claim, flight) = if held.is_single_use {
             (self.known.claim(held.payment_hash), None)
         } else {
             (None, Some(flight))
         };
         Ok(Obtained { held: Arc::new(held), claim, bought: Some(Bought { receipt, flight }) })
-    }
-
-    /// Looks up what became of the payments that were begun at this origin. Gives
-    /// the one to be paid again: of a scope that is asked for, and unknown to
-    /// the wallet.
-    async fn resume(&self, wanted: &Wanted) -> Result<Option<Purchase>, Error> {
-        let mut again = None;
-        for purchase in in_time(self.store.of_origin(wanted.origin.as_str())).await? {
-            if !matches!(purchase.state, PurchaseState::Pending) {
-                continue;
-            }
-            let hash = purchase.payment_hash;
-            match self.status(hash).await? {
-                PaymentStatus::Paid(payment) => {
-                    self.settle(&purchase, payment).await?;
-                }
-                PaymentStatus::PaidNoPreimage => return Err(self.settle_without(&purchase).await),
-                PaymentStatus::Failed => in_time(self.store.fail(hash)).await?,
-                PaymentStatus::InFlight => return Err(Error::in_flight(hash)),
-                PaymentStatus::Unknown if self.now() >= purchase.pay_by.saturating_add(GRACE) => {
-                    in_time(self.store.fail(hash)).await?;
-                }
-                PaymentStatus::Unknown if wanted.scopes().any(|scope| scope == purchase.scope) => {
-                    if self.now().saturating_add(MIN_LEFT) > purchase.pay_by {
-                        return Err(Error::in_flight(hash));
-                    }
-                    let limit_msat = self.limit_of(wanted);
-                    let cost_msat = purchase.cost_msat();
-                    if cost_msat > limit_msat {
-                        let limit = super::budget::Limit::Request;
-                        return Err(check::over_budget(limit, purchase.amount_msat, limit_msat));
-                    }
-                    again = again.or(Some(purchase));
-                }
-                // Another token's, whose request may come again.
-                PaymentStatus::Unknown => {}
-            }
-        }
-        Ok(again)
-    }
-
-    async fn status(&self, payment_hash: PaymentHash) -> Result<PaymentStatus, Error> {
-        let error = || {
-            let what =
-                format!("the wallet does not say what became of payment {payment_hash}: nothing new is paid");
-            Error::new(ErrorKind::Wallet, what)
-        };
-        match timeout(STATUS_TIME_LIMIT, self.policy.wallet.status(payment_hash)).await {
-            Ok(status) => status.map_err(|cause| error().with_source(cause)),
-            Err(_) => Err(error().with_source("it did not answer in time")),
-        }
     }
 
     /// A token that was refused where the same scope is asked for again is used
@@ -198,7 +147,7 @@ impl Payer {
         Ok(None)
     }
 
-    fn limit_of(&self, wanted: &Wanted) -> u64 {
+    pub(super) fn limit_of(&self, wanted: &Wanted) -> u64 {
         self.policy.budget.request_msat.min(wanted.limit_msat)
     }
 
@@ -302,12 +251,13 @@ impl Payer {
         }
     }
 
-    /// Pays a purchase that is written.
-    async fn pay(&self, purchase: Purchase) -> Result<(Held, Receipt), Error> {
+    /// Pays a purchase that is written. Of one that is not new somebody else may
+    /// still be at it, so that a failure here is not its end.
+    async fn pay(&self, purchase: Purchase, is_new: bool) -> Result<(Held, Receipt), Error> {
         let hash = purchase.payment_hash;
-        // No longer than the invoice is good.
-        let left = Duration::from_secs(purchase.pay_by.saturating_sub(self.now()));
-        let time_limit = PAY_TIME_LIMIT.min(left);
+        // No longer than the invoice is good, nor than others reckon with.
+        let until = purchase.pay_by.min(purchase.begun_at.saturating_add(PAY_TIME_LIMIT.as_secs()));
+        let time_limit = Duration::from_secs(until.saturating_sub(self.now()));
         let request = PaymentRequest::new(purchase.invoice.clone(), hash, purchase.amount_msat)
             .with_max_fee_msat(purchase.max_fee_msat)
             .with_time_limit(time_limit);
@@ -321,7 +271,7 @@ impl Payer {
         match timeout(time_limit + SLACK, self.policy.wallet.pay(&request)).await {
             Err(_) => Err(uncertain().with_source("the wallet did not answer in time")),
             Ok(Ok(payment)) => self.settle(&purchase, payment).await,
-            Ok(Err(error)) if error.is_definite() => {
+            Ok(Err(error)) if is_new && error.is_definite() => {
                 // Where that fails it stays reserved, until it is looked up.
                 let _ = in_time(self.store.fail(hash)).await;
                 let what = format!("payment {hash} failed, and nothing was paid");
@@ -336,11 +286,15 @@ impl Payer {
 
     /// A payment was made. The token is held though the store cannot write it:
     /// then the purchase is pending, and is settled when it is looked up.
-    async fn settle(&self, purchase: &Purchase, payment: Payment) -> Result<(Held, Receipt), Error> {
+    pub(super) async fn settle(
+        &self,
+        purchase: &Purchase,
+        payment: Payment,
+    ) -> Result<(Held, Receipt), Error> {
         let (hash, now) = (purchase.payment_hash, self.now());
         let Payment { preimage, fee_msat } = payment;
         let fits = preimage.payment_hash() == hash;
-        let written = in_time(self.store.settle(hash, fits.then(|| preimage.clone()), fee_msat, now)).await;
+        let written = self.write_paid(purchase, fits.then(|| preimage.clone()), fee_msat, now).await;
         let receipt = Receipt::paid(purchase, fee_msat, now);
         self.tell(&receipt, written.is_ok());
         if !fits {
@@ -358,9 +312,9 @@ impl Payer {
 
     /// A payment was made that gives no preimage, so its token is lost. It counts
     /// with its highest fee.
-    async fn settle_without(&self, purchase: &Purchase) -> Error {
+    pub(super) async fn settle_without(&self, purchase: &Purchase) -> Error {
         let (hash, now) = (purchase.payment_hash, self.now());
-        let written = in_time(self.store.settle(hash, None, purchase.max_fee_msat, now)).await;
+        let written = self.write_paid(purchase, None, purchase.max_fee_msat, now).await;
         let receipt = Receipt::paid(purchase, purchase.max_fee_msat, now);
         self.tell(&receipt, written.is_ok());
         let what = format!(
@@ -369,6 +323,25 @@ impl Payer {
             purchase.origin
         );
         Error::new(ErrorKind::NoPreimage, what).with_receipt(Some(receipt))
+    }
+
+    /// Writes that a payment was made. A purchase that somebody else has removed
+    /// meanwhile is written anew, whatever the budget says: the money is spent.
+    async fn write_paid(
+        &self,
+        purchase: &Purchase,
+        preimage: Option<Preimage>,
+        fee_msat: u64,
+        now: u64,
+    ) -> Result<(), Error> {
+        let hash = purchase.payment_hash;
+        let written = in_time(self.store.settle(hash, preimage.clone(), fee_msat, now)).await;
+        if written.is_err()
+            && in_time(self.store.begin(purchase, &Budget::of_all_bitcoin(), now)).await.is_ok()
+        {
+            return in_time(self.store.settle(hash, preimage, fee_msat, now)).await;
+        }
+        written
     }
 
     /// Tells of a payment once: one that is not written is settled again.
@@ -380,7 +353,7 @@ impl Payer {
 }
 
 impl Wanted {
-    fn scopes(&self) -> impl Iterator<Item = String> {
+    pub(super) fn scopes(&self) -> impl Iterator<Item = String> {
         self.challenges.iter().map(|challenge| challenge.token.scope_at(&self.path))
     }
 }

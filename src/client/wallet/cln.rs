@@ -169,6 +169,8 @@ impl Wallet for ClnWallet {
         } else if pays.is_empty() {
             PaymentStatus::Unknown
         } else {
+            // While `xpay` looks for another way it is failed, too: whoever has not
+            // waited for `xpay` itself believes it only when its time is over.
             PaymentStatus::Failed
         })
     }
