@@ -10,12 +10,13 @@ mod script;
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Redirect;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
 use http::{Request, StatusCode};
 use l402::client::{Budget, Client, ErrorKind, Limit, MemoryStore, Payer};
@@ -118,6 +119,33 @@ async fn a_token_for_one_request_belongs_to_it() {
     }
     assert_eq!(requests.join_all().await, [200; 20]);
     assert_eq!(shop.wallet.payments(), 23);
+}
+
+/// What asks before the gate, and turns the token away without using it up.
+#[tokio::test]
+async fn an_answer_that_is_no_success_keeps_a_token_for_one_request() {
+    for refusal in [400, 401, 404, 408, 425, 429, 503] {
+        let shop = Shop::new();
+        let refuses = Arc::new(AtomicBool::new(true));
+        let guard = from_fn(move |request: Request<_>, next: Next| {
+            let is_paid = request.headers().contains_key("authorization");
+            let refused = is_paid && refuses.swap(false, Ordering::SeqCst);
+            async move {
+                if refused {
+                    StatusCode::from_u16(refusal).unwrap().into_response()
+                } else {
+                    next.run(request).await
+                }
+            }
+        });
+        let once = get(forecast).route_layer(gate(&shop, "once", Access::once()));
+        let server = serve(Router::new().route("/once", once).layer(guard)).await;
+        let client = Client::new(payer(&shop));
+        for (status, payments) in [(refusal, 1), (200, 1), (200, 2)] {
+            assert_eq!(client.get(url(&server, "/once")).await.unwrap().status(), status, "{refusal}");
+            assert_eq!(shop.wallet.payments(), payments, "{refusal}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -296,7 +324,7 @@ async fn a_redirect_is_followed_within_the_origin_and_paid_for_there() {
 #[tokio::test]
 async fn a_refused_credential_is_the_callers_and_keeps_the_token() {
     let shop = Shop::new();
-    let is_closed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_closed = Arc::new(AtomicBool::new(false));
     let closed = is_closed.clone();
     let handler = async move || {
         if closed.load(Ordering::SeqCst) { StatusCode::UNAUTHORIZED } else { StatusCode::OK }

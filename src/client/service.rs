@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::{admission, credential};
+use crate::credential;
 
 use super::body::{Body, Replay};
 use super::challenges;
@@ -46,7 +46,8 @@ pub(super) struct AskingBody(pub(super) Bytes);
 ///   or with one that is bought. Then the request is sent once more, with the
 ///   same method, headers and body. What was paid stands as a
 ///   [`Receipt`](super::Receipt) in the extensions of the response.
-/// - Any other answer is the caller's, 401 among them: it keeps the token.
+/// - Any other answer is the caller's, 401 among them: it keeps the token. One
+///   that is good for a single request is given up with an answer below 400.
 /// - A request that has an L402 credential of its own is sent as it is, and so
 ///   is its answer handed on: nothing is paid. Authorization of other schemes
 ///   stays, beside ours.
@@ -216,6 +217,12 @@ fn paid_again(receipt: Receipt) -> Error {
     Error::new(ErrorKind::PaidAgain, what).with_receipt(Some(receipt))
 }
 
+/// Whether the answer is what was paid for, as far as its head tells.
+fn is_success(answer: &response::Parts) -> bool {
+    let code = answer.headers.get("grpc-status");
+    answer.status.as_u16() < 400 && code.is_none_or(|code| code.as_bytes() == b"0")
+}
+
 impl Payer {
     /// The token that opened this path before.
     async fn known_token(&self, origin: &Origin, path: &str) -> Option<Arc<Held>> {
@@ -234,8 +241,9 @@ impl Payer {
     async fn used(&self, origin: &Origin, path: &str, sent: &Obtained, answer: &response::Parts) {
         if !sent.held.is_single_use {
             self.known.learn(origin, path, &sent.held);
-        } else if !admission::is_server_error(answer) {
-            // Where that fails it is refused the next time, and discarded then.
+        } else if is_success(answer) {
+            // Where that fails, or it was used up by another answer, it is refused the
+            // next time, and discarded then.
             let _ = in_time(self.store.discard(sent.held.payment_hash)).await;
         }
     }
