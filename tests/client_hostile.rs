@@ -416,6 +416,31 @@ async fn one_invoice_for_many_requests_is_paid_once() {
     assert_eq!((buyer.wallet.asked().len(), buyer.spent().await), (1, 21_000));
 }
 
+/// A seller of URLs, whose tokens do not say what they open.
+#[tokio::test]
+async fn a_token_for_one_query_is_kept_for_it() {
+    let server = Villain::new(|_, said| {
+        let id = said.split_once("secret=").map_or("0", |(_, rest)| &rest[..1]);
+        let is_open = said.contains(&format!("L402 t{id}:"));
+        let asked = asking(&format!("t{id}"), &invoice(id.parse().unwrap(), 10_000).text());
+        Reply::Says(if is_open { answer(200, &[], "sold") } else { asked })
+    })
+    .await;
+    let buyer = Buyer::new();
+    for _ in 0..3 {
+        for query in ["?secret=1", "?secret=2", ""] {
+            let answer = buyer.get(&server.url(&format!("/doc{query}"))).await;
+            assert_eq!(answer.unwrap().status(), 200, "{query}");
+        }
+    }
+    assert_eq!((buyer.wallet.payments(), buyer.spent().await), (3, 30_000));
+    let scopes: Vec<_> = buyer.payer.receipts().await.unwrap().map(|receipt| receipt.scope).collect();
+    assert_eq!(
+        scopes,
+        ["path=/doc", "path=/doc\nquery=f61af79779b60c11", "path=/doc\nquery=ecf2848c33e9a349"]
+    );
+}
+
 /// An invoice whose amount is written so, with a signature that holds.
 fn amounting(amount: Option<u64>, prefix: Option<SiPrefix>) -> String {
     let mut raw = lightning_invoice::InvoiceBuilder::new(lightning_invoice::Currency::Regtest)

@@ -57,7 +57,7 @@
 //! up before it pays for anything else.
 //!
 //! A token is found by its origin and its scope: the caveats of its macaroon but
-//! those of time; the path, where the token is no L402 macaroon. A
+//! those of time; path and query, where the token does not say what it opens. A
 //! token that is refused where its own scope is asked for is discarded. One that
 //! is good for a single request belongs to the request that bought it.
 //!

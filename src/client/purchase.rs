@@ -46,6 +46,8 @@ const MAX_REFUSED: usize = 16;
 pub(super) struct Wanted {
     pub(super) origin: Origin,
     pub(super) path: String,
+    /// The scope of a token that does not say what it opens.
+    pub(super) place: String,
     pub(super) challenges: Vec<Challenge>,
     /// What it may cost, in msat with the fee, beside what the budget allows.
     pub(super) limit_msat: u64,
@@ -223,7 +225,7 @@ impl Payer {
         let token = &challenge.token;
         let mut purchase = Purchase::new(payable.payment_hash, origin, payable.amount_msat, now);
         purchase.path.clone_from(&wanted.path);
-        purchase.scope = token.scope_at(&wanted.path);
+        purchase.scope = token.scope_at(&wanted.place);
         purchase.token.clone_from(&token.text);
         purchase.invoice.clone_from(&challenge.invoice);
         purchase.max_fee_msat = payable.max_fee_msat;
@@ -354,6 +356,6 @@ impl Payer {
 
 impl Wanted {
     pub(super) fn scopes(&self) -> impl Iterator<Item = String> {
-        self.challenges.iter().map(|challenge| challenge.token.scope_at(&self.path))
+        self.challenges.iter().map(|challenge| challenge.token.scope_at(&self.place))
     }
 }

@@ -16,7 +16,7 @@ pub struct Receipt {
     /// The path of the request that it was paid for, without its query.
     pub path: String,
     /// What the token opens, as far as it tells: its caveats but for times, one
-    /// a line; or `path=` and the path.
+    /// a line; or `path=` and the path, and a hash of the query.
     pub scope: String,
     /// What was paid, in msat.
     pub amount_msat: u64,

@@ -23,6 +23,7 @@ use super::origin::Origin;
 use super::payer::{Payer, in_time};
 use super::purchase::{Obtained, Wanted};
 use super::receipt::Receipt;
+use super::token;
 
 /// How long others at the origin wait for the answer to what the buyer of a
 /// token does first with it.
@@ -182,6 +183,7 @@ impl<S> Exchange<S> {
         Ok(Wanted {
             origin,
             path: self.head.uri.path().to_owned(),
+            place: token::place(&self.head.uri),
             challenges: challenges::read(answer),
             limit_msat: self.head.extensions.get().map_or(u64::MAX, |MaxMsat(msat)| *msat),
             refused,

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::caveat::Caveat;
@@ -94,10 +95,21 @@ impl Token {
         self.scope = Some(scope).filter(|scope| !scope.is_empty());
     }
 
-    /// What tokens that can take each other's place have in common.
-    pub(super) fn scope_at(&self, path: &str) -> String {
-        self.scope.clone().unwrap_or_else(|| format!("path={path}"))
+    /// What tokens that can take each other's place have in common: what they say
+    /// of themselves, or else where they were sold.
+    pub(super) fn scope_at(&self, place: &str) -> String {
+        self.scope.clone().unwrap_or_else(|| place.to_owned())
     }
+}
+
+/// Where a token is sold. Of the query, which may be secret, it has a hash.
+pub(super) fn place(uri: &Uri) -> String {
+    let mut place = format!("path={}", uri.path());
+    if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
+        let hash = hex::encode(&Sha256::digest(query.as_bytes())[..8]);
+        write!(place, "\nquery={hash}").expect("a String grows");
+    }
+    place
 }
 
 /// The value of the Authorization header, marked sensitive.
