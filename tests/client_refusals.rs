@@ -300,19 +300,19 @@ async fn plain_http_beyond_this_machine_and_requests_of_no_origin_are_not_paid()
     let market = Market::new([]).await;
     let service = asks(challenge("opaque", &invoice(1, 21_000).text()));
     let layer = L402ClientLayer::new(market.payer());
+    let named = layer.clone().with_origin("https://api.example").unwrap();
     for (layer, url, kind) in [
         (layer.clone(), "http://api.example/a", ErrorKind::PlainHttp),
         (layer.clone(), "http://10.0.0.1/a", ErrorKind::PlainHttp),
         (layer.clone(), "/a", ErrorKind::Origin),
         (layer.clone(), "https://user@api.example/a", ErrorKind::Origin),
-        (
-            layer.clone().with_origin("https://api.example").unwrap(),
-            "https://other.example/a",
-            ErrorKind::Origin,
-        ),
+        (named.clone(), "https://other.example/a", ErrorKind::Origin),
+        (named.clone(), "https://user@api.example/a", ErrorKind::Origin),
+        (named.clone(), "https://api.example:x/a", ErrorKind::Origin),
+        (named.clone(), "ftp://api.example/a", ErrorKind::Origin),
         (layer.clone().with_origin("http://api.example").unwrap(), "/a", ErrorKind::PlainHttp),
         // It pays, and is asked again.
-        (layer.with_origin("https://api.example").unwrap(), "/a", ErrorKind::PaidAgain),
+        (named, "/a", ErrorKind::PaidAgain),
     ] {
         let request = Request::get(url).body(Body::default()).unwrap();
         let error = layer.layer(service.clone()).call(request).await.unwrap_err();

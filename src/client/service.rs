@@ -69,7 +69,10 @@ impl<S> L402Client<S> {
     fn origin_of(&self, head: &Parts) -> Result<Option<Origin>, Error> {
         let said = Origin::of(&head.uri);
         match &self.origin {
-            Some(origin) if said.as_ref().is_none_or(|said| said == origin) => Ok(Some(origin.clone())),
+            // A path says nothing; what is said and cannot be read is another's.
+            Some(origin) if said.as_ref() == Some(origin) || head.uri.authority().is_none() => {
+                Ok(Some(origin.clone()))
+            }
             Some(origin) => {
                 let what = format!("the request is for another origin than its client, which is of {origin}");
                 Err(Error::new(ErrorKind::Origin, what))
