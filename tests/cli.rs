@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use l402::client::{Budget, PurchaseState, SqliteStore, TokenStore as _};
 use l402::{Access, DAY, Gate, Issuer, KeyRing, L402Layer, MemoryLedger, Network, Offer, Price, RootKey};
 use serde_json::Value;
 use support::payer::{NextPay, Payee};
@@ -104,6 +105,18 @@ impl Stage {
     /// Without a wallet in the environment.
     async fn run_bare(&self, arguments: &[&str]) -> Ran {
         run(self.command(), arguments).await
+    }
+
+    /// As if it were begun long enough ago for nobody to be at it.
+    async fn age_what_is_pending(&self) {
+        let store = SqliteStore::open(self.path(".local/share/l402/tokens.db")).await.unwrap();
+        for mut purchase in store.all().await.unwrap() {
+            if matches!(purchase.state, PurchaseState::Pending) {
+                store.fail(purchase.payment_hash).await.unwrap();
+                purchase.begun_at -= 75;
+                store.begin(&purchase, &Budget::default(), purchase.begun_at).await.unwrap();
+            }
+        }
     }
 
     fn spent_msat(&self) -> u64 {
@@ -234,6 +247,9 @@ async fn a_payment_that_goes_wrong_has_a_code_of_its_own() {
     stage.node.payments.answer_next(NextPay::Status(500));
     let uncertain = stage.run(&buy).await.is(5);
     assert!(uncertain.stderr.contains("may have been made"), "{}", uncertain.stderr);
+    let too_soon = stage.run(&buy).await.is(5);
+    assert!(too_soon.stderr.contains("ask again in "), "{}", too_soon.stderr);
+    stage.age_what_is_pending().await;
     // The next one pays the invoice that was begun, and no other.
     stage.run(&buy).await.is(0);
     assert_eq!(stage.spent_msat(), 21_000 + 1_234);
@@ -390,6 +406,8 @@ async fn settings_that_are_wrong_are_named() {
         ("{\n  \"budget\": {\n    \"day\": 5\n  }\n}", "unknown field `day`"),
         ("{\n  \"budget\": {\n    \"day\": 5\n  }\n}", "at line 3 column"),
         ("{\n  \"origins\": [,]\n}", "at line 2 column"),
+        ("{\n  \"wallet\": \"nostr-s3cret\"\n}", "a value of another kind than is taken at line 2 column"),
+        (r#"{ "wallet": { "kind": "nostr+walletconnect://s3cret" } }"#, "\"wallet\" in "),
         ("{ \"origins\": [\"api.example\"] }", "no wallet"),
         (without_url, "\"wallet\" of kind phoenixd lacks \"url\""),
         (r#"{ "wallet": { "kind": "phoenixd", "url": "http://127.0.0.1:1" } }"#, "lacks \"secret_file\""),
@@ -398,12 +416,17 @@ async fn settings_that_are_wrong_are_named() {
         write_config(&stage, text);
         let ran = stage.run_bare(&["get", &url]).await.is(2);
         assert!(ran.stderr.contains(says) && ran.stderr.contains("config.json"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("s3cret"), "{}", ran.stderr);
     }
     write_config(&stage, &config(&stage.node, r#", "origins": ["api.example"]"#));
     let origin = stage.run_bare(&["get", &url]).await.is(2);
     assert!(origin.stderr.contains("`api.example`: not an origin"), "{}", origin.stderr);
     for (variables, says) in [
         (&[("L402_WALLET", "bank")][..], "L402_WALLET is `bank`"),
+        (
+            &[("L402_WALLET", "nostr+walletconnect://s3cret")],
+            "L402_WALLET is not one that there is: it may be lnd",
+        ),
         (&[("L402_WALLET", "lnd")], "set LND_URL"),
         (&[("L402_WALLET", "lnd"), ("LND_URL", "https://a")], "set LND_MACAROON_FILE"),
         (&[("L402_WALLET", "cln"), ("CLN_URL", "https://a")], "set CLN_RUNE or CLN_RUNE_FILE"),
@@ -413,11 +436,13 @@ async fn settings_that_are_wrong_are_named() {
         ),
         (&[("L402_WALLET", "nwc")], "set NWC_URI or NWC_URI_FILE"),
         (&[("L402_WALLET", "nwc"), ("NWC_URI", "x"), ("NWC_NETWORK", "moon")], "NWC_NETWORK is `moon`"),
+        (&[("L402_WALLET", "nwc"), ("NWC_URI", "x"), ("NWC_NETWORK", "s3cret?")], "NWC_NETWORK is not one"),
     ] {
         let mut command = stage.command();
         command.envs(variables.iter().copied());
         let ran = run(command, &["get", &url, "--config", config_of(&stage).to_str().unwrap()]).await.is(2);
         assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("s3cret"), "{}", ran.stderr);
     }
 }
 

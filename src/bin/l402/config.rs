@@ -41,6 +41,18 @@ struct BudgetPart {
     total_sat: Option<u64>,
 }
 
+/// What is wrong, with line and column. Of a value of another kind serde shows the
+/// value, which may be a secret.
+fn said(cause: &serde_json::Error) -> String {
+    let text = cause.to_string();
+    let names_a_field =
+        ["unknown field", "missing field", "duplicate field"].iter().any(|words| text.starts_with(words));
+    if names_a_field || !cause.is_data() {
+        return text;
+    }
+    format!("a value of another kind than is taken at line {} column {}", cause.line(), cause.column())
+}
+
 impl Config {
     /// The file that is named, which has to be there; or the usual one.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, Failure> {
@@ -50,8 +62,7 @@ impl Config {
         };
         let error = |what: String| Failure::new(USAGE, format!("config {}: {what}", file.display()));
         let mut config: Self = match std::fs::read_to_string(&file) {
-            // The error has line and column.
-            Ok(text) => serde_json::from_str(&text).map_err(|cause| error(cause.to_string()))?,
+            Ok(text) => serde_json::from_str(&text).map_err(|cause| error(said(&cause)))?,
             Err(cause) if named.is_none() && cause.kind() == std::io::ErrorKind::NotFound => Self::default(),
             Err(cause) => return Err(error(cause.to_string())),
         };

@@ -47,8 +47,18 @@ pub(crate) fn find(config: &Config) -> Result<Arc<dyn Wallet>, Failure> {
 
 fn kind(name: &str, of: &str) -> Result<&'static Kind, Failure> {
     KINDS.iter().find(|kind| kind.name == name.trim()).ok_or_else(|| {
-        Failure::new(USAGE, format!("{of} is `{name}`: it may be lnd, cln, phoenixd, lnbits or nwc"))
+        Failure::new(USAGE, format!("{of} {}: it may be lnd, cln, phoenixd, lnbits or nwc", is(name)))
     })
+}
+
+/// What a setting is that takes one of a few words. Anything else in its place
+/// may be a secret.
+fn is(name: &str) -> String {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.len() <= 16 && name.bytes().all(is_word) {
+        return format!("is `{name}`");
+    }
+    "is not one that there is".to_owned()
 }
 
 struct Settings {
@@ -125,7 +135,7 @@ fn network(name: Option<&str>, of: &str) -> Result<Network, Failure> {
     let Some(name) = name else { return Ok(Network::Bitcoin) };
     let network = name.trim().parse();
     network.map_err(|_| {
-        Failure::new(USAGE, format!("{of} is `{name}`: it may be bitcoin, testnet, signet or regtest"))
+        Failure::new(USAGE, format!("{of} {}: it may be bitcoin, testnet, signet or regtest", is(name)))
     })
 }
 
