@@ -88,6 +88,24 @@ async fn a_wallet_that_was_too_slow_and_paid_is_paid_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_another_request_gives_up() {
+    let market = Market::new([Outcome::Hangs]).await;
+    market.wallet.says(Says::Late(Duration::from_secs(20)));
+    let client = market.client();
+    let (one, other) = tokio::join!(client.get(market.url("/a")), client.get(market.url("/a")));
+    let (one, other) = (one.unwrap_err(), other.unwrap_err());
+    let mut kinds = [one.kind(), other.kind()];
+    kinds.sort_by_key(|kind| *kind == ErrorKind::InFlight);
+    assert_eq!(kinds, [ErrorKind::Uncertain, ErrorKind::InFlight], "{one}; {other}");
+    assert!(
+        [one, other].iter().any(|error| error
+            .to_string()
+            .ends_with("for 75 s, and nothing was paid for this one: ask again"))
+    );
+    assert_eq!(market.wallet.asked().len(), 1);
+}
+
 #[tokio::test]
 async fn a_token_is_used_after_a_restart_without_being_asked_for() {
     let market = Market::new([]).await;

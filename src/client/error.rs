@@ -70,7 +70,8 @@ pub enum ErrorKind {
     /// The wallet cannot be asked what became of an earlier payment.
     Wallet,
     /// An earlier payment to the origin is on its way, or was begun so lately that
-    /// it may be. Nothing new is paid before it has ended.
+    /// it may be; or another request buys there for longer than is waited. Nothing
+    /// new is paid before that has ended.
     InFlight,
     /// The wallet says that the payment failed, or could not be asked before it was
     /// sent: nothing was paid.

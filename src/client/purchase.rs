@@ -1,7 +1,8 @@
 //! How a token comes to be held, in the order of its steps.
 //!
 //! 1. The origin may be paid, and there is a challenge.
-//! 2. Nobody else buys at this origin until this has ended.
+//! 2. Nobody else buys at this origin until this has ended; who waits too long
+//!    for it gives up.
 //! 3. Purchases that are pending there are looked up in the wallet: paid, they
 //!    are settled; failed, they are removed; in flight, or begun so lately that
 //!    somebody may still be at it, nothing new is paid.
@@ -92,7 +93,15 @@ impl Payer {
     }
 
     async fn find_or_buy(&self, wanted: Wanted) -> Result<Obtained, Error> {
-        let flight = self.known.flight(&wanted.origin).await;
+        let waits = PAY_TIME_LIMIT + SLACK;
+        let flight = timeout(waits, self.known.flight(&wanted.origin)).await.map_err(|_| {
+            let what = format!(
+                "another request has been buying at {} for {} s, and nothing was paid for this one: ask again",
+                wanted.origin,
+                waits.as_secs()
+            );
+            Error::new(ErrorKind::InFlight, what)
+        })?;
         let again = if self.policy.is_dry_run { None } else { self.resume(&wanted).await? };
         self.discard_refused(&wanted).await?;
         if let Some((held, claim)) = self.find(&wanted).await? {

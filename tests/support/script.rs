@@ -51,6 +51,8 @@ pub enum Says {
     Failed,
     PaidNoPreimage,
     Nothing,
+    /// The truth, after this long.
+    Late(Duration),
 }
 
 /// A wallet that pays as the script says, then as the one beneath it.
@@ -137,8 +139,11 @@ impl Wallet for Scripted {
 
     async fn status(&self, payment_hash: PaymentHash) -> Result<PaymentStatus, BackendError> {
         let says = *self.says.lock().unwrap();
+        if let Says::Late(time) = says {
+            tokio::time::sleep(time).await;
+        }
         Ok(match says {
-            Says::Truth => match own(payment_hash) {
+            Says::Truth | Says::Late(_) => match own(payment_hash) {
                 Some(preimage) if self.paid.lock().unwrap().contains(&payment_hash) => {
                     PaymentStatus::Paid(Payment::new(preimage, 0))
                 }
