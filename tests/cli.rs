@@ -93,13 +93,17 @@ impl Stage {
     }
 
     async fn run_with(&self, password: &str, arguments: &[&str]) -> Ran {
+        run(self.command_with(password), arguments).await
+    }
+
+    fn command_with(&self, password: &str) -> Command {
         let mut command = self.command();
         command
             .env("L402_WALLET", "phoenixd")
             .env("PHOENIXD_URL", self.node.url())
             .env("PHOENIXD_NETWORK", "regtest")
             .env("PHOENIXD_PASSWORD", password);
-        run(command, arguments).await
+        command
     }
 
     /// Without a wallet in the environment.
@@ -286,6 +290,62 @@ async fn the_answer_goes_where_it_is_asked() {
         .run(&["get", &stage.url("/write"), "-d", &from, "-H", "content-type: text/plain", "--yes"])
         .await;
     assert_eq!(sent.is(0).stdout, "a note");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_replaced_as_a_whole_where_it_is() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let stage = Stage::set().await;
+    let (file, link) = (stage.path("body"), stage.path("link"));
+    std::fs::write(&file, "a longer text that was there before").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    symlink(&file, &link).unwrap();
+    let mut old = std::fs::File::open(&file).unwrap();
+    stage.run(&["get", &stage.url("/free"), "-o", link.to_str().unwrap()]).await.is(0);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "free\n");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut old, &mut text).unwrap();
+    assert!(text.starts_with("a longer"), "whoever reads the old one reads it whole");
+    let names = std::fs::read_dir(stage.home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_str().unwrap().ends_with(".part")));
+}
+
+/// Nothing can be written to it.
+#[cfg(target_os = "linux")]
+const FULL: &str = "/dev/full";
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_paid_is_said_though_the_answer_cannot_be_written() {
+    let stage = Stage::set().await;
+    let get = ["get", &stage.url("/forecast"), "--yes", "--json", "-o", FULL];
+    let ran = stage.run(&get).await.is(6);
+    assert!(ran.stderr.contains("/dev/full: ") && ran.stderr.contains("paid 21 sat"), "{}", ran.stderr);
+    let json = ran.json();
+    assert_eq!((&json["body"], &json["code"]), (&FORECAST.into(), &6.into()));
+    assert_eq!(json["receipt"]["amount_msat"], 21_000);
+    assert!(json["error"].as_str().unwrap().starts_with("/dev/full: "), "{json}");
+    // Nothing was paid for this one.
+    assert_eq!(stage.run(&get).await.is(1).json()["code"], 1);
+
+    for more in [&[][..], &["--json"]] {
+        let stage = Stage::set().await;
+        let mut command = stage.command_with(FULL_PASSWORD);
+        let full = std::fs::OpenOptions::new().write(true).open(FULL).unwrap();
+        command
+            .args(["get", &stage.url("/forecast"), "--yes"])
+            .args(more)
+            .stdout(full)
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(6), "{stderr}");
+        assert!(stderr.contains("paid 21 sat and a fee of 1.999 sat to http://"), "{stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

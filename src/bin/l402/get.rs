@@ -1,8 +1,10 @@
 //! `l402 get`: one request, paid for where the server asks.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,12 +29,16 @@ pub(crate) async fn run(parser: &mut lexopt::Parser) -> Result<u8, Failure> {
     let mut payer = Payer::new(wallet::find(&config)?).with_budget(budget).with_store(places::store().await?);
     payer = config.allow_origins(payer)?;
     let asks = Asks::of(&asked, &config);
-    payer = payer.with_confirmation(move |quote| asks.confirm(quote));
-    if io::stderr().is_terminal() {
-        payer = payer.on_receipt(|receipt| {
-            let (amount, fee) = (show::sat(receipt.amount_msat), show::sat(receipt.fee_msat));
-            eprintln!("paid {amount} and a fee of {fee} to {}", show::plain(&receipt.origin));
-        });
+    let is_terminal = io::stderr().is_terminal();
+    payer = payer.with_confirmation(move |quote| {
+        let pays = asks.confirm(quote);
+        if pays && is_terminal {
+            eprintln!("paying {} to {}", show::sat(quote.amount_msat), show::plain(&quote.origin));
+        }
+        pays
+    });
+    if is_terminal {
+        payer = payer.on_receipt(|receipt| eprintln!("{}", show::paid(receipt)));
     }
     // Before anything is paid: what was bought has to go somewhere.
     let output = asked.output.as_deref().map(Output::open).transpose()?;
@@ -53,20 +59,38 @@ pub(crate) fn answer(asked: &Asked, output: Option<Output>, paid: &Paid) -> Resu
     if code != 0 {
         eprintln!("l402: the answer is {}", paid.response.status());
     }
-    let file = output.as_ref().map(|output| output.path.clone());
-    if let Some(output) = output {
-        output.write(paid.response.body())?;
-    }
-    if asked.is_json {
+    let mut file = output.as_ref().map(|output| output.path.clone());
+    let saved = output.map_or(Ok(()), |output| output.write(paid.response.body()));
+    let printed = if asked.is_json {
+        // What is in no file is in the object.
+        file = file.filter(|_| saved.is_ok());
         let mut object = of_response(&paid.response, file.as_deref());
         object.insert("receipt".to_owned(), paid.receipt.as_ref().map_or(Value::Null, show::receipt));
-        show::line(Value::Object(object))?;
+        if let Err(failure) = &saved {
+            object.insert("error".to_owned(), json!(failure.to_string()));
+            object
+                .insert("code".to_owned(), json!(if paid.receipt.is_some() { PAID_IN_VAIN } else { LOCAL }));
+        }
+        show::line(Value::Object(object))
     } else if file.is_none() {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(paid.response.body())?;
-        stdout.flush()?;
+        print(paid.response.body()).map_err(Failure::from)
+    } else {
+        Ok(())
+    };
+    match (saved.and(printed), &paid.receipt) {
+        (Ok(()), _) => Ok(code),
+        (Err(failure), None) => Err(failure),
+        (Err(failure), Some(receipt)) => {
+            let what = format!("{failure}; {}, payment {}", show::paid(receipt), receipt.payment_hash);
+            Err(Failure::new(PAID_IN_VAIN, what))
+        }
     }
-    Ok(code)
+}
+
+fn print(body: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(body)?;
+    stdout.flush()
 }
 
 /// One JSON object is printed whatever happens, where it is asked for.
@@ -140,36 +164,56 @@ impl Asks {
     }
 }
 
-/// The file of the body. What was in it stays until there is an answer.
+/// The file of the body. What was in it stays until there is a whole answer: that
+/// is written beside it, and takes its place.
 pub(crate) struct Output {
     path: PathBuf,
     file: File,
-    /// Whether it was not there before, and nothing is in it yet.
-    is_new: bool,
+    /// Where it is written, and where it goes then; `None` for a pipe or a terminal.
+    place: Option<(PathBuf, PathBuf)>,
 }
 
 impl Output {
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let is_new = !path.exists();
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| Failure::new(LOCAL, format!("{}: {error}", path.display())))?;
-        Ok(Self { path: path.to_owned(), file, is_new })
+        let opened = Self::open_at(path);
+        opened.map_err(|error| Failure::new(LOCAL, format!("{}: {error}", path.display())))
+    }
+
+    fn open_at(path: &Path) -> io::Result<Self> {
+        let old = match OpenOptions::new().write(true).open(path) {
+            Ok(file) if file.metadata()?.is_file() => Some(file.metadata()?.permissions()),
+            Ok(file) => return Ok(Self { path: path.to_owned(), file, place: None }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        // A link stays one.
+        let target = if old.is_some() { path.canonicalize()? } else { path.to_owned() };
+        let mut name = OsString::from(".");
+        name.push(target.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        name.push(format!(".{}.part", process::id()));
+        let beside = target.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&beside)?;
+        let output = Self { path: path.to_owned(), file, place: Some((beside, target)) };
+        if let Some(permissions) = old {
+            output.file.set_permissions(permissions)?;
+        }
+        Ok(output)
     }
 
     fn write(mut self, body: &[u8]) -> Result<(), Failure> {
-        self.is_new = false;
-        // A pipe or a terminal has no length.
-        let is_file = self.file.metadata()?.is_file();
-        let written = if is_file { self.file.set_len(0) } else { Ok(()) };
-        let written = written.and_then(|()| self.file.write_all(body));
+        let written = self.file.write_all(body).and_then(|()| match &self.place {
+            Some((beside, target)) => fs::rename(beside, target),
+            None => Ok(()),
+        });
         written.map_err(|error| Failure::new(LOCAL, format!("{}: {error}", self.path.display())))
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.is_new {
-            let _ = std::fs::remove_file(&self.path);
+        if let Some((beside, _)) = &self.place {
+            // It is not there any more where the answer was written.
+            let _ = fs::remove_file(beside);
         }
     }
 }

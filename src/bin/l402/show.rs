@@ -40,6 +40,12 @@ pub(crate) fn scope(scope: &str) -> String {
     plain(&scope.replace('\n', "; "))
 }
 
+/// What was paid to whom, on one line.
+pub(crate) fn paid(receipt: &Receipt) -> String {
+    let (amount, fee) = (sat(receipt.amount_msat), sat(receipt.fee_msat));
+    format!("paid {amount} and a fee of {fee} to {}", plain(&receipt.origin))
+}
+
 pub(crate) fn receipt(receipt: &Receipt) -> Value {
     json!({
         "paid_at": receipt.paid_at,
