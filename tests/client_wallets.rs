@@ -433,8 +433,12 @@ async fn a_failure_that_the_wallet_does_not_confirm_is_none() {
             Some(failure(method, code).to_string())
         })
         .await;
-        let error = nwc(&service).pay(&nwc_payable(&service.payee).await).await.unwrap_err();
+        let payment = nwc_payable(&service.payee).await;
+        let error = nwc(&service).pay(&payment).await.unwrap_err();
         assert_eq!(error.kind(), PayErrorKind::Uncertain, "{found}");
+        // What the connection lacks is named.
+        let error = format!("{:?}", nwc(&service).status(payment.payment_hash).await.unwrap_err());
+        assert_eq!(error.contains("does not offer lookup_invoice"), found != "INTERNAL", "{error}");
     }
 }
 

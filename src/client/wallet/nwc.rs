@@ -26,8 +26,9 @@ const LOOKUP_INVOICE: &str = "lookup_invoice";
 ///
 /// Give it a connection of its own that may `pay_invoice` and `lookup_invoice`,
 /// with a budget in the wallet, which then bounds what can be spent whatever
-/// becomes of the connection's secret. Without `lookup_invoice` no payment that
-/// failed is known to have failed. The wallet has to offer NIP-44 encryption.
+/// becomes of the connection's secret. Without `lookup_invoice` nothing is paid:
+/// what was paid before, and what became of it, could not be told. The wallet
+/// has to offer NIP-44 encryption.
 ///
 /// Requests expire when the payment may no longer be tried, so that a wallet
 /// which comes back later does not act on them. One connection to the first
@@ -72,7 +73,9 @@ impl NwcWallet {
     async fn send(&self, payment: &PaymentRequest) -> Result<Payment, PayError> {
         // What fails before the request is sent is told from what fails after it.
         if !self.client.serves(&[PAY_INVOICE], STATUS_TIME_LIMIT).await.map_err(not_sent)? {
-            return Err(not_sent("wallet does not offer pay_invoice on this connection"));
+            let what = "wallet does not offer pay_invoice on this connection: give it a connection that may \
+                        pay_invoice and lookup_invoice";
+            return Err(not_sent(what));
         }
         let pay = Pay { invoice: &payment.bolt11 };
         let asked: Result<Paid, _> =
@@ -165,6 +168,12 @@ impl Wallet for NwcWallet {
         let ask = LookUp { payment_hash: payment_hash.to_string() };
         let found: Found = match self.client.call(LOOKUP_INVOICE, &ask, STATUS_TIME_LIMIT).await {
             Err(CallError::Wallet(Code::NotFound)) => return Ok(PaymentStatus::Unknown),
+            Err(CallError::Wallet(code @ (Code::NotImplemented | Code::Restricted))) => {
+                let kind = BackendError::from(CallError::Wallet(code)).kind();
+                let what = "wallet does not offer lookup_invoice on this connection: give it a connection that \
+                            may pay_invoice and lookup_invoice";
+                return Err(BackendError::new(kind, what));
+            }
             found => found?,
         };
         if found.payment_hash.as_deref().is_some_and(|hash| hash.parse() != Ok(payment_hash)) {
