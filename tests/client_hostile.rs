@@ -639,16 +639,34 @@ async fn a_wallet_that_breaks_ends_in_an_error_and_leaves_its_reservation() {
     assert_eq!(server.credentials(), [""; 0]);
 }
 
+/// A purchase of `/a` by a process that has not reached its wallet.
+fn begun(server: &Villain, token: &str) -> Purchase {
+    let mut begun =
+        Purchase::new(preimage(1).payment_hash(), format!("http://{}", server.address), 21_000, NOW);
+    (begun.path, begun.scope, begun.token) = ("/a".into(), "path=/a".into(), token.into());
+    (begun.invoice, begun.pay_by) = (invoice(1, 21_000).text(), NOW + 300);
+    begun
+}
+
+#[tokio::test]
+async fn a_stored_token_that_no_header_may_hold_is_an_error_that_says_what_was_paid() {
+    let server = Villain::new(|_, said| Reply::Says(sells(said))).await;
+    let (store, shop) = (Arc::new(MemoryStore::new()), Shop::new());
+    store.begin(&begun(&server, "a\nb"), &Budget::default(), NOW).await.unwrap();
+    shop.clock.advance(Duration::from_secs(75));
+    let payer = Payer::new(Scripted::new(&shop.wallet, [])).with_clock(shop.clock.clone());
+    let error = Client::new(payer.with_store(store)).get(server.url("/a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store, "{error}");
+    assert_eq!(error.receipt().unwrap().amount_msat, 21_000);
+    assert_eq!(server.credentials(), [""; 0]);
+}
+
 /// What was begun by a process that asked nobody is not paid by one that asks.
 #[tokio::test]
 async fn a_payment_that_was_begun_is_confirmed_too() {
     let server = Villain::new(|_, said| Reply::Says(sells(said))).await;
     let (store, shop) = (Arc::new(MemoryStore::new()), Shop::new());
-    let mut begun =
-        Purchase::new(preimage(1).payment_hash(), format!("http://{}", server.address), 21_000, NOW);
-    (begun.path, begun.scope, begun.token) = ("/a".into(), "path=/a".into(), "one".into());
-    (begun.invoice, begun.pay_by) = (invoice(1, 21_000).text(), NOW + 300);
-    store.begin(&begun, &Budget::default(), NOW).await.unwrap();
+    store.begin(&begun(&server, "one"), &Budget::default(), NOW).await.unwrap();
     shop.clock.advance(Duration::from_secs(75));
     let wallet = Scripted::new(&shop.wallet, []);
     for confirms in [false, true] {

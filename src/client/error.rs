@@ -65,7 +65,7 @@ pub enum ErrorKind {
     Redirect,
     /// More than five redirects.
     TooManyRedirects,
-    /// The token store is unavailable.
+    /// The token store is unavailable, or shows a token that is none.
     Store,
     /// The wallet cannot be asked what became of an earlier payment.
     Wallet,

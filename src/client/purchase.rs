@@ -317,8 +317,16 @@ impl Payer {
         }
         let mut purchase = purchase.clone();
         purchase.state = PurchaseState::Held { preimage, fee_msat, paid_at: now };
-        let held = Held::of(&purchase).expect("a token was read, and is part of a header value");
-        Ok((held, receipt))
+        match Held::of(&purchase) {
+            Some(held) => Ok((held, receipt)),
+            None => {
+                let what = format!(
+                    "payment {hash} was made, and the token store shows a token for it that no header may hold: \
+                     somebody else writes to the store"
+                );
+                Err(Error::new(ErrorKind::Store, what).with_receipt(Some(receipt)))
+            }
+        }
     }
 
     /// A payment was made that gives no preimage, so its token is lost. It counts
