@@ -251,11 +251,16 @@ async fn a_payment_that_goes_wrong_has_a_code_of_its_own() {
     stage.node.payments.answer_next(NextPay::Status(500));
     let uncertain = stage.run(&buy).await.is(5);
     assert!(uncertain.stderr.contains("may have been made"), "{}", uncertain.stderr);
+    let pending = stage.run(&["receipts", "--json"]).await.is(0).json();
+    assert_eq!((&pending["total_msat"], &pending["pending"][0]["amount_msat"]), (&0.into(), &21_000.into()));
+    let pending = stage.run(&["receipts"]).await.is(0).stdout;
+    assert!(pending.contains("pending: the next request there looks it up"), "{pending}");
     let too_soon = stage.run(&buy).await.is(5);
     assert!(too_soon.stderr.contains("ask again in "), "{}", too_soon.stderr);
     stage.age_what_is_pending().await;
     // The next one pays the invoice that was begun, and no other.
     stage.run(&buy).await.is(0);
+    assert_eq!(stage.run(&["receipts", "--json"]).await.is(0).json()["pending"], serde_json::json!([]));
     assert_eq!(stage.spent_msat(), 21_000 + 1_234);
 
     let broken = ["get", &stage.url("/broken"), "--yes", "--json"];

@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 
-use l402::client::Receipt;
+use l402::client::{Purchase, Receipt};
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -55,6 +55,19 @@ pub(crate) fn receipt(receipt: &Receipt) -> Value {
         "amount_msat": receipt.amount_msat,
         "fee_msat": receipt.fee_msat,
         "payment_hash": receipt.payment_hash.to_string(),
+    })
+}
+
+/// A payment whose end is not known.
+pub(crate) fn pending(purchase: &Purchase) -> Value {
+    json!({
+        "begun_at": purchase.begun_at,
+        "origin": purchase.origin,
+        "path": purchase.path,
+        "opens": purchase.scope,
+        "amount_msat": purchase.amount_msat,
+        "max_fee_msat": purchase.max_fee_msat,
+        "payment_hash": purchase.payment_hash.to_string(),
     })
 }
 

@@ -34,7 +34,8 @@ pub(super) struct Dropped {
 }
 
 /// Every token that is kept is pending.
-pub(super) const FULL: &str = "10,000 payments are pending: look up what became of them";
+pub(super) const FULL: &str =
+    "10,000 payments are pending: the next request to the origin of each looks up what became of it";
 
 impl Book {
     pub(super) fn begin(
