@@ -12,7 +12,8 @@ pub(super) const ALL_BITCOIN_MSAT: u64 = 21_000_000 * 100_000_000 * 1_000;
 ///
 /// A payment counts with its amount and the highest fee from before it is sent
 /// until it is settled, then with what it cost. Hour and day are the last 3,600
-/// and 86,400 seconds, by when a payment was begun.
+/// and 86,400 seconds, by when a payment was begun, however late it ends; one that
+/// the wallet never heard of, and that is paid later, is begun anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 #[expect(clippy::struct_field_names, reason = "the unit of each")]

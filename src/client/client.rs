@@ -88,7 +88,8 @@ impl Client {
 
     /// Buys from a service: gets it, and spends no more than this on it, in
     /// msat with the fee, however much the budget would allow. It pays once at
-    /// most, and nothing where a token is held.
+    /// most, and nothing where a token is held. Where the wallet does not [limit
+    /// its fees](super::Wallet::limits_fees), the fee may go beyond it.
     ///
     /// # Errors
     /// As [`get`](Self::get). [`Error::receipt`] says what was paid all the same.

@@ -80,7 +80,7 @@
 //!
 //! Up to 5 sat and 1 % of the amount are reserved for the fee, and told to the
 //! wallet as its limit; less where the budget leaves less. A wallet that cannot
-//! limit its fees needs that room whole.
+//! limit its fees needs that room whole, and may take more.
 //!
 //! # What it trusts
 //!

@@ -72,7 +72,8 @@ impl Payer {
         Self { policy: Arc::new(policy), store: Arc::new(MemoryStore::new()), known: Arc::default() }
     }
 
-    /// Spends no more than this.
+    /// Spends no more than this. Where the wallet does not [limit its
+    /// fees](Wallet::limits_fees), a fee may go beyond it.
     pub fn with_budget(mut self, budget: Budget) -> Self {
         self.policy_mut().budget = budget;
         self

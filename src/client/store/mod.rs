@@ -270,6 +270,9 @@ fn check_private(metadata: &Metadata) -> Result<(), &'static str> {
 /// 10,000 tokens that are pending or held: beyond, the oldest that is held is
 /// gone, and where all are pending none is begun.
 ///
+/// Of several processes that share a store, one may use what another has bought,
+/// a token for one request too: then the other one buys again.
+///
 /// `conformance::token_store` (feature `test-util`) checks the contract against
 /// a store of yours.
 #[async_trait]
