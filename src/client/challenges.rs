@@ -147,7 +147,7 @@ mod tests {
         let [challenge] = &*read(&head(402, &[line])) else { panic!("one challenge") };
         assert_eq!(&**challenge.token.text, "eyJhIjoxfQ.00ff");
         assert!(challenge.token.payment_hash.is_none());
-        assert_eq!(challenge.token.scope_at("/a"), "path=/a");
+        assert_eq!(challenge.token.scope_at("path=/a"), "path=/a");
     }
 
     #[test]
