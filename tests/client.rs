@@ -126,10 +126,10 @@ async fn a_token_for_one_request_belongs_to_it() {
 async fn an_answer_that_is_no_success_keeps_a_token_for_one_request() {
     for refusal in [400, 401, 404, 408, 425, 429, 503] {
         let shop = Shop::new();
-        let refuses = Arc::new(AtomicBool::new(true));
+        let is_closed = Arc::new(AtomicBool::new(true));
         let guard = from_fn(move |request: Request<_>, next: Next| {
             let is_paid = request.headers().contains_key("authorization");
-            let refused = is_paid && refuses.swap(false, Ordering::SeqCst);
+            let refused = is_paid && is_closed.swap(false, Ordering::SeqCst);
             async move {
                 if refused {
                     StatusCode::from_u16(refusal).unwrap().into_response()

@@ -317,16 +317,14 @@ impl Payer {
         }
         let mut purchase = purchase.clone();
         purchase.state = PurchaseState::Held { preimage, fee_msat, paid_at: now };
-        match Held::of(&purchase) {
-            Some(held) => Ok((held, receipt)),
-            None => {
-                let what = format!(
-                    "payment {hash} was made, and the token store shows a token for it that no header may hold: \
-                     somebody else writes to the store"
-                );
-                Err(Error::new(ErrorKind::Store, what).with_receipt(Some(receipt)))
-            }
-        }
+        let held = Held::of(&purchase).ok_or_else(|| {
+            let what = format!(
+                "payment {hash} was made, and the token store shows a token for it that no header may hold: \
+                 somebody else writes to the store"
+            );
+            Error::new(ErrorKind::Store, what).with_receipt(Some(receipt.clone()))
+        })?;
+        Ok((held, receipt))
     }
 
     /// A payment was made that gives no preimage, so its token is lost. It counts
