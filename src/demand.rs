@@ -1,12 +1,12 @@
 //! What a gate asks of a request: how many units, or nothing at all.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::request::Parts;
 
 use crate::offer::Offer;
+use crate::panics::unless_panics;
 use crate::pricer::PriceError;
 
 /// How many units a request takes.
@@ -22,8 +22,8 @@ impl Cost {
     pub(crate) fn units(&self, head: &Parts) -> Result<u64, PriceError> {
         match self {
             Self::Fixed(units) => Ok(*units),
-            Self::Computed(units) => catch_unwind(AssertUnwindSafe(|| units(head)))
-                .map_err(|_| PriceError::failed("closure of the cost panicked")),
+            Self::Computed(units) => unless_panics(|| units(head))
+                .ok_or_else(|| PriceError::failed("closure of the cost panicked")),
         }
     }
 }
@@ -43,7 +43,7 @@ pub(crate) struct FreeIf(pub(crate) Arc<dyn Fn(&Parts) -> bool + Send + Sync>);
 
 impl FreeIf {
     pub(crate) fn holds(&self, head: &Parts) -> bool {
-        catch_unwind(AssertUnwindSafe(|| self.0(head))).unwrap_or(false)
+        unless_panics(|| self.0(head)).unwrap_or(false)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::issuer_builder::IssuerBuilder;
 use crate::keys::{KeyRing, SigningKeys};
 use crate::ledger::{Account, LedgerError, Meter, OpenReservation, Revocation, Revocations};
 use crate::limit::Limits;
+#[cfg(feature = "offers")]
+use crate::macaroon::TokenId;
 use crate::macaroon::Verified;
 use crate::payment::{Payments, Unconfirmed};
 use crate::preimage::PaymentHash;
@@ -89,6 +91,12 @@ impl IssuerInner {
             return Err(Refusal::NotPaid.into());
         }
         self.payments.confirm(payment, &*self.backend, &*self.clock, &self.limits).await
+    }
+
+    /// Stands for a token of an account that is made now.
+    #[cfg(feature = "offers")]
+    pub(crate) fn token_id_of_now(&self) -> TokenId {
+        TokenId::new(self.keys.load().signing(true).id(), unix(self.clock.now()), 0, [0; 21])
     }
 
     /// Answers the challenge of this token to nobody any more.

@@ -143,6 +143,7 @@ mod offer;
 pub mod page;
 #[cfg(feature = "axum")]
 mod paid;
+mod panics;
 mod payment;
 mod preimage;
 mod price;

@@ -143,6 +143,11 @@ impl Ask {
         self.header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
+    #[cfg(feature = "gateway")]
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The body of an HTML form.
     pub(crate) fn form(mut self, fields: &[(&str, &str)]) -> Self {
         let mut body = String::new();

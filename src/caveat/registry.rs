@@ -1,7 +1,6 @@
 //! The conditions that a server adds to the built-in ones.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,6 +8,7 @@ use http::request::Parts;
 
 use crate::error::{Error, ErrorKind};
 use crate::macaroon::{TokenId, Verified};
+use crate::panics::unless_panics;
 use crate::preimage::PaymentHash;
 use crate::refusal::Refusal;
 
@@ -182,11 +182,6 @@ pub(crate) fn is_minted(token: &Verified<'_>, condition: &str) -> bool {
     token.caveats().filter(|(_, minted)| *minted).any(|(caveat, _)| {
         caveat.strip_prefix(condition.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='))
     })
-}
-
-/// What a closure says; `None` where it panics.
-fn unless_panics<T>(closure: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(closure)).ok()
 }
 
 impl fmt::Debug for CaveatRegistry {

@@ -7,7 +7,6 @@ use http::request::Parts;
 use super::purchase::is_for_subjects;
 use super::subject::{Subject, subject_account};
 use crate::answer::Refused;
-use crate::clock::unix;
 use crate::gate::GateInner;
 use crate::grant::{Basis, CapabilitySet, Grant, GrantedToken, Taken};
 use crate::ledger::{AccountId, Debit, Reservation};
@@ -58,8 +57,7 @@ impl GateInner {
         let account = subject_account(issuer.network, &self.service, &offer.id, subject.as_bytes());
         let until = accounts.ask(account, issuer, 0, || Ok(())).await?.ok_or(Refusal::MissingCredential)?;
         let now = issuer.clock.now();
-        // As a token that is made now: it stands for none.
-        let id = TokenId::new(issuer.keys.load().signing(true).id(), unix(now), 0, [0; 21]);
+        let id = issuer.token_id_of_now();
         let hash = PaymentHash::from_bytes(*account.as_bytes());
         if issuer.revocations().contains(hash, id, &self.service) {
             return Err(Refusal::Revoked.into());

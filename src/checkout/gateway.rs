@@ -16,7 +16,6 @@ use async_trait::async_trait;
 use http::Uri;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::money::minor;
 use super::secret::SIGNATURE;
@@ -316,12 +315,10 @@ async fn post<T: serde::de::DeserializeOwned>(
     secret: &WebhookSecret,
     body: &impl Serialize,
 ) -> Result<T, BackendError> {
-    let text = serde_json::to_string(body).expect("strings and numbers serialize");
+    let ask = Ask::post(url.clone()).json(body);
     // By this host's own clock: the other side compares it with its own.
-    let signature = secret.sign(text.as_bytes(), SystemClock.now());
-    let body = RawValue::from_string(text).expect("what was serialized is JSON");
-    let ask = Ask::post(url.clone()).json(&body).header(SIGNATURE, signature);
-    http.send(ask, TIME_LIMIT).await?.json()
+    let signature = secret.sign(ask.body(), SystemClock.now());
+    http.send(ask.header(SIGNATURE, signature), TIME_LIMIT).await?.json()
 }
 
 fn read_url(url: &str) -> Result<Uri, Error> {

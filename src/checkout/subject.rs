@@ -1,7 +1,6 @@
 //! The application's own user, who is known without a token.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -11,6 +10,7 @@ use crate::backend::Network;
 use crate::error::{Error, ErrorKind};
 use crate::gate_builder::GateBuilder;
 use crate::ledger::AccountId;
+use crate::panics::unless_panics;
 
 /// One user of the application, of whom no more is kept than a hash.
 ///
@@ -62,7 +62,7 @@ type Closure = dyn Fn(&Parts) -> Option<Subject> + Send + Sync;
 impl SubjectFn {
     /// Nobody, where the closure panics.
     pub(crate) fn of(&self, head: &Parts) -> Option<Subject> {
-        catch_unwind(AssertUnwindSafe(|| (self.0)(head))).unwrap_or_default()
+        unless_panics(|| (self.0)(head)).flatten()
     }
 }
 

@@ -22,7 +22,6 @@ use crate::backend::BackendError;
 use crate::clock::unix;
 use crate::event::{Event, PaymentOutcome};
 use crate::ledger::{LedgerError, Revocation};
-use crate::macaroon::TokenId;
 use crate::preimage::PaymentHash;
 use crate::refusal::Refusal;
 use crate::sync::timeout;
@@ -167,11 +166,8 @@ impl Checkout {
     /// Whether the account of an order opens nothing any more.
     fn is_revoked(&self, order: &Order) -> bool {
         let issuer = &*self.0.0;
-        // As a token that is made now.
-        let keys = issuer.keys.load();
-        let id = TokenId::new(keys.signing(true).id(), unix(issuer.clock.now()), 0, [0; 21]);
         let account = PaymentHash::from_bytes(*order.account.as_bytes());
-        issuer.revocations().contains(account, id, &order.service)
+        issuer.revocations().contains(account, issuer.token_id_of_now(), &order.service)
     }
 
     async fn revoke(&self, order: &Order) -> Result<(), Failure> {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +9,7 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 
 use super::forwarded::Proxies;
+use crate::panics::unless_panics;
 use crate::warn::warn;
 
 /// The first this many requests in a row from one address make one warning.
@@ -109,7 +109,7 @@ impl Clients {
         match self {
             Self::Peer(_) => peer(head).map(ClientId::from),
             Self::Proxies(proxies) => Some(proxies.client(peer(head)?, &head.headers).into()),
-            Self::Closure(client) => catch_unwind(AssertUnwindSafe(|| client(head))).unwrap_or_default(),
+            Self::Closure(client) => unless_panics(|| client(head)).flatten(),
         }
     }
 

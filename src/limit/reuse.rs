@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::request::Parts;
@@ -10,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::ClientFn;
 use crate::backend::InvoiceRequest;
+use crate::panics::unless_panics;
 use crate::preimage::PaymentHash;
 use crate::sale::Sold;
 
@@ -44,7 +44,7 @@ impl Reuse {
     /// `caveats` are those of the token but for its expiry: the service, the
     /// offer, what it opens and what it is bound to.
     pub(crate) fn key(&self, head: &Parts, ask: &InvoiceRequest, caveats: &[String]) -> Option<PendingKey> {
-        let client = catch_unwind(AssertUnwindSafe(|| (self.client)(head))).ok()??;
+        let client = unless_panics(|| (self.client)(head))??;
         let mut hash = Sha256::new();
         hash.update(client.as_bytes());
         hash.update(ask.amount_msat.to_be_bytes());
