@@ -27,6 +27,13 @@ pub(crate) async fn call<'a, T>(
     timeout(time_limit, caught).await.unwrap_or_else(|_| Err(BackendError::timeout()))
 }
 
+/// How long the node may take to make an invoice, and to find one that it may
+/// have made: together they stay below the 10 s that a gate waits.
+#[cfg(any(feature = "cln", feature = "phoenixd"))]
+pub(super) const CREATE_TIME_LIMIT: Duration = Duration::from_secs(6);
+#[cfg(any(feature = "cln", feature = "phoenixd"))]
+pub(super) const FIND_TIME_LIMIT: Duration = Duration::from_secs(3);
+
 /// Makes an invoice. Where it may have been made though the answer was lost, it
 /// is looked for once by the key that it was asked for with.
 #[cfg(any(feature = "cln", feature = "phoenixd"))]

@@ -13,7 +13,7 @@ use http::{StatusCode, Uri};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::call::create_or_find;
+use super::call::{CREATE_TIME_LIMIT, FIND_TIME_LIMIT, create_or_find};
 use super::config::{base_url, env, env_network, env_opt, secret_header};
 use super::http::{Answer, Ask, Http, Reach};
 use super::tls::Trust;
@@ -24,11 +24,7 @@ use super::{
 use crate::error::{Error, ErrorKind};
 use crate::preimage::PaymentHash;
 
-/// How long the node may take to make an invoice, to find one that it may have
-/// made, and to say what became of one. The first two stay below the 10 s that
-/// a gate waits.
-const CREATE_TIME_LIMIT: Duration = Duration::from_secs(6);
-const FIND_TIME_LIMIT: Duration = Duration::from_secs(3);
+/// How long the node may take to say what became of an invoice.
 const LOOK_UP_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest description that it takes, in UTF-16 units.

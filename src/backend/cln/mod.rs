@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::call::create_or_find;
+use super::call::{CREATE_TIME_LIMIT, FIND_TIME_LIMIT, create_or_find};
 use super::{
     BackendError, BackendErrorKind, Capabilities, Invoice, InvoiceRequest, InvoiceState, LookUpBy,
     PaymentBackend, shortened,
@@ -24,11 +24,7 @@ pub(crate) use node::ClnNode;
 #[cfg(feature = "client")]
 pub(crate) use node::{code_of, error_of};
 
-/// How long the node may take to make an invoice, to find one that it may have
-/// made, and to say what became of one. The first two stay below the 10 s that
-/// a gate waits.
-const CREATE_TIME_LIMIT: Duration = Duration::from_secs(6);
-const FIND_TIME_LIMIT: Duration = Duration::from_secs(3);
+/// How long the node may take to say what became of an invoice.
 const LOOK_UP_TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest description of a BOLT 11 invoice, in bytes.
